@@ -4,7 +4,7 @@ SftConfig, ConstructConfig, TokenStore ──plan_work──▶ Work ──const
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ from sft.config_construction import ConstructConfig, TeacherConfig
 from sft.config_words import did_you_mean
 from sft.construction.asking import Asking
 from sft.construction.at_once import ask_all
+from sft.construction.away import Waiting, away_error, look_at
 from sft.construction.counts import Counts
 from sft.construction.draft_losses import DraftLosses
 from sft.construction.filters.chain import filtering
@@ -38,7 +39,7 @@ from sft.construction.request_log import RequestLog, open_log
 from sft.construction.script import Failed
 from sft.construction.seeds import read_seeds
 from sft.construction.spending import Spending
-from sft.construction.teacher import ServedTeacher, Teacher, TeacherError
+from sft.construction.teacher import ServedTeacher, Teacher
 from sft.construction.teacher_choice import judge_of, teachers_of
 from sft.construction.wanted import supervised_by_task, wanted_counts
 from sft.construction.work import Part, Work, seeds_of
@@ -70,7 +71,7 @@ class Constructed:
     by_part: Mapping[tuple[str, str], Counts]
     spending: Spending
     error: UserError | None
-    """Why nothing more could be asked."""
+    """Which teachers could not be asked, and what waits for them."""
 
 
 def check_sources(config: SftConfig, construct: ConstructConfig) -> None:
@@ -161,16 +162,18 @@ def construct_all(
         losses: measures drafts, for the filter `difficulty`.
 
     Raises:
-        UserError: the teacher cannot be asked at all, the folder cannot be written, or a model cannot be loaded.
+        UserError: no teacher can be asked at all, the folder cannot be written, or a model cannot be loaded.
         TrainingError: the workers that measure losses are lost.
     """
     folder = ConstructionFolder(construct.out)
     folder.claim()
     spending = Spending(construct.budget)
     with open_log(folder.log, spending) as log:
-        served = {i: _served(given, log, patience) for i, given in enumerate(construct.teachers) if given.endpoint}
+        found = {i: _served(given, log, patience) for i, given in enumerate(construct.teachers) if given.endpoint}
+        served = {i: client for i, (client, _) in found.items()}
         teachers = {i: ServedTeacher(client, client.at_once) for i, client in served.items()} | dict(local or {})
         asking = Asking([teachers[i] for i in sorted(teachers)], log, spending)
+        asking.away.update((i, error) for i, (_, error) in found.items() if error is not None)
         filters = read_filters(construct.filters)
         around = around or Surroundings(folder.path, _seeds(work))
         judge = next((given for given in filters if isinstance(given, Graded)), None)
@@ -181,26 +184,24 @@ def construct_all(
             grade=None if grading is None else grading.grade,
         )
         kept_until = partial(_kept_until, work, asking, filters, around)
-        error = None
-        try:
-            if not _is_answered(work, asking, tell):
-                _check(served.values())
-                _ask(work, asking, tell)
-            if losses is not None:
-                with kept_until(Difficulty) as drafts:
-                    losses.measure(drafts)
-            if grading is not None:
-                with kept_until(Graded) as drafts:
-                    _ask_grades(asking, grading.course(drafts), served.values())
-        except (EndpointError, TeacherError) as ended:
-            if not len(log):
-                raise
-            error = ended
+        if not _is_answered(work, asking, tell):
+            look_at(asking, served)
+            _ask(work, asking, tell)
+            if not len(log) and (error := away_error(asking)) is not None:
+                raise error
+        if losses is not None:
+            with kept_until(Difficulty) as drafts:
+                losses.measure(drafts)
+        if grading is not None:
+            with kept_until(Graded) as drafts:
+                _ask_grades(asking, grading.course(drafts), served)
+        waiting = Waiting(asking)
         with filtering(filters, around) as passing:
             # What filters note is known when the last outcome is written, and the manifest is written then.
             about = {**_about(work, construct, asking, log), "noted": passing.noted}
-            counts, by_part = write_output(folder, passing.outcomes(work.outcomes(asking.replay)), about)
-    return Constructed(counts, by_part, spending, error)
+            outcomes = waiting.counted(passing.outcomes(work.outcomes(asking.replay)))
+            counts, by_part = write_output(folder, outcomes, about)
+    return Constructed(counts, by_part, spending, waiting.error)
 
 
 def _seeds(work: Work) -> list[tuple[str, Seed]]:
@@ -227,11 +228,6 @@ def _ask(work: Work, asking: Asking, tell: Callable[[Progress], None]) -> None:
     ask_all(asking, work.courses(), one_more)
 
 
-def _check(clients: Iterable[EndpointClient]) -> None:
-    for client in clients:
-        client.check()
-
-
 @contextmanager
 def _kept_until(
     work: Work, asking: Asking, filters: Sequence[Filter], around: Surroundings, kind: type[Filter]
@@ -243,27 +239,29 @@ def _kept_until(
         yield (one.outcome for one in outcomes if isinstance(one.outcome, Draft))
 
 
-def _ask_grades(asking: Asking, course: GradingCourse, clients: Iterable[EndpointClient]) -> None:
+def _ask_grades(asking: Asking, course: GradingCourse, served: Mapping[int, EndpointClient]) -> None:
     """Ask for what the log lacks."""
     if course.may_begin:
-        _check(clients)
+        look_at(asking, {i: client for i, client in served.items() if i == course.next_teacher})
         ask_all(asking, [course], lambda: None)
 
 
-def _served(given: TeacherConfig, log: RequestLog, patience: Patience | None) -> EndpointClient:
-    """The client of a teacher; one without a name of its model is asked for it."""
+def _served(
+    given: TeacherConfig, log: RequestLog, patience: Patience | None
+) -> tuple[EndpointClient, EndpointError | None]:
+    """The client of a teacher; one without a name of its model is asked for it, and may be away."""
     endpoint = Endpoint(given.endpoint, given.model, given.api_key_env)
     own = {} if given.at_once is None else {"at_once": given.at_once}
     client = EndpointClient(endpoint, replace(patience or Patience(), **own))
     if not endpoint.model:
         try:
             client.check()
-        except EndpointError:
-            # All may be paid already.
+        except EndpointError as error:
             if endpoint.url not in log.models:
-                raise
+                return client, error
+            # All may be paid already.
             client.endpoint = replace(endpoint, model=log.models[endpoint.url])
-    return client
+    return client, None
 
 
 def _about(work: Work, construct: ConstructConfig, asking: Asking, log: RequestLog) -> dict[str, Any]:

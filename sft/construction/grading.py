@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from sft.construction.asking import Asking, Job, Result
+from sft.construction.asking import NOT_ASKED, Asking, Job, Result
 from sft.construction.filters.draft_parts import answer_of, has_calls
 from sft.construction.filters.judge import SCORE, Graded
 from sft.construction.prompts import without_control_tokens
@@ -47,7 +47,7 @@ class Grading:
         """The grade by the log alone, or why there is none."""
         result = self._asking.replay(self._job(draft))
         if isinstance(result, Failed):
-            return result if result.is_final else NOT_GRADED
+            return NOT_GRADED if result is NOT_ASKED else result
         return result.provenance.scores[SCORE]
 
     def _is_open(self, job: Job) -> bool:
@@ -104,6 +104,9 @@ class GradingCourse:
 
     def end(self, number: int, result: Result) -> None:
         """Its grade is in the log."""
+
+    def leave(self, number: int) -> None:
+        """Its grade is not; the others do not need it."""
 
 
 def _as_data(text: str) -> str:

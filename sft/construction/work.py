@@ -11,7 +11,7 @@ from functools import partial
 from itertools import zip_longest
 from typing import NamedTuple
 
-from sft.construction.asking import Job, Result
+from sft.construction.asking import NOT_ASKED, Job, Result
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.material import Material
 from sft.construction.recipes.recipe import About, Recipe, Seed
@@ -85,6 +85,11 @@ class Course:
             self._num_ended += 1
         if self._window is None or self._num_ended == self._part.num:
             self._take_until(self._num_ended)
+
+    def leave(self, number: int) -> None:
+        """A script waits for a teacher that is away. So do those that would see its draft, and no others."""
+        if self._window is None:
+            self.end(number, NOT_ASKED)
 
     def _take_until(self, number: int) -> None:
         while self._num_taken < number:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -181,10 +182,47 @@ def test_what_has_no_answer_is_not_settled_while_nothing_is_answered(tmp_path: P
             return NoReply("away") if self.num_asked > 15 else ChatReply("x")
 
     wanted = work((40,), ("few_shot",))
-    with pytest.raises(TeacherError):
-        outcomes(wanted, tmp_path / "log.jsonl", [Failing("a", 4, 0)] * 2)
+    first = outcomes(wanted, tmp_path / "log.jsonl", [Failing("a", 4, 0)] * 2)
+    assert {e.outcome.reason for e in first if isinstance(e.outcome, Failed) and not e.outcome.is_final} == {
+        "it waits for a"
+    }
     found = outcomes(wanted, tmp_path / "log.jsonl", [Slow("a", 4, 0)] * 2)
     assert not [e for e in found if isinstance(e.outcome, Failed) and "away" in e.outcome.reason]
+
+
+class Leaving(Slow):
+    """Answers some, then nothing; after a while it is known to be away."""
+
+    async def _ask(self, request: ChatRequest) -> ChatReply | NoReply:
+        if self.num_asked >= self._limit:
+            self.num_asked += 1
+            await asyncio.sleep(0)
+            if self.num_asked > self._limit + 16:
+                raise TeacherError("nobody is there")
+            return NoReply("the connection is refused")
+        return await super()._ask(request)
+
+
+@pytest.mark.parametrize("num_well", [0, 40])
+def test_while_one_teacher_is_away_the_others_go_on_and_nothing_is_paid_twice(tmp_path: Path, num_well: int) -> None:
+    wanted = work((90, 70))
+    never = outcomes(wanted, tmp_path / "never.jsonl", [Slow("a", 8, 0), Slow("b", 8, 0)])
+    path = tmp_path / "log.jsonl"
+    a, b = Slow("a", 8, 1), Leaving("b", 8, 1, num_well)
+    away = outcomes(wanted, path, [a, b])
+    waiting = {e.name for e in away if isinstance(e.outcome, Failed) and not e.outcome.is_final}
+    done = [(e, first) for e, first in zip(away, never, strict=True) if e.name not in waiting]
+    assert [e for e, _ in done] == [first for _, first in done], "what is done is as it would be"
+    # Scripts that see no other go on to the end: of the first task each second one is a's.
+    few = {name.number for name in waiting if (name.recipe, name.task) == ("few_shot", "task 0")}
+    assert few
+    assert all(number % 2 for number in few), "only those of the one that is away"
+    assert outcomes(wanted, path, [Slow("a", 8, 2), Slow("b", 8, 2)]) == never
+    logs = [
+        sorted(json.loads(line)["request"] for line in p.read_text().splitlines())
+        for p in (path, tmp_path / "never.jsonl")
+    ]
+    assert logs[0] == logs[1], "no request was made for what is not so"
 
 
 # ---------------------------------------------------------------- replicas

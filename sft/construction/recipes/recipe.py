@@ -135,7 +135,7 @@ class Independent:
 
     begin: Callable[[int], Script]
     """The script of a number."""
-    window: int = 1024
+    window: None = None
 
     def script(self, number: int) -> Script:
         """Begin it."""
