@@ -75,7 +75,7 @@ def test_what_is_no_decision_on_a_record_that_is_here_is_counted(tmp_path: Path,
     odd = [{}, {"annotations": 1, "responses": [2]}, {"annotations": [3], "responses": {"verdict": 4}}]
     back.write_text("\n".join(map(json.dumps, [here, gone, *odd, 5])))
     outcomes = import_decisions(opened(folder), form, back)
-    assert outcomes["not taken: there is no such record"] >= 1
+    assert outcomes["not taken: this record is not in the file"] >= 1
     assert "taken" not in outcomes
     assert read_decisions(folder) == []
 
