@@ -15,7 +15,7 @@ from rich.table import Table
 from launcher.console import end_at_once, styled
 from launcher.exit_codes import DONE, FAILED
 from launcher.layout_check import laid_out
-from launcher.preparation import preparation_shown
+from launcher.preparation import open_store
 from sft.absolute_paths import local_path
 from sft.atomic_files import fingerprint
 from sft.config_construction import ConstructConfig
@@ -42,7 +42,6 @@ from sft.construction.teacher import Teacher
 from sft.construction.teacher_choice import teachers_of
 from sft.construction.work import Work
 from sft.data.block_preparer import prepare_in_threads
-from sft.data.preparation import build_store
 from sft.data.record_pipeline import RecordPipeline
 from sft.data.store_recipe import StoreRecipe
 from sft.difficulty.loss_table import Floats
@@ -86,8 +85,7 @@ def construct(job: JobConfig, given: ConstructConfig, console: Console, patience
         connect = cache(partial(_connect, job, console, opened))  # when a model is asked or measured, and once
         local = _local_teachers(job, section, connect, opened)
         recipe = StoreRecipe.of(config.data, config.model)
-        with preparation_shown(console) as report:
-            store = build_store(recipe, report, prepare_in_threads)
+        store = open_store(recipe, console, prepare_in_threads)
         work = plan_work(config, section, store, recipe.preparer)
         _show_estimate(work, section, console)
         around = surroundings_of(config, store, recipe.preparer, work, folder.path)
