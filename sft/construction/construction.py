@@ -51,6 +51,7 @@ from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
 from sft.errors import UserError
 
+CONSTRUCTING, MEASURING, GRADING = "constructing", "measuring losses", "grading"
 _VERSION = 1
 
 
@@ -58,9 +59,15 @@ _VERSION = 1
 class Progress:
     """How far it is."""
 
+    what: str
+    """What is done now."""
     num_done: int
-    """Scripts that have ended for good."""
+    """Scripts that have ended for good; drafts that are measured or graded."""
+    num: int
+    """Of so many."""
     spending: Spending
+    away: Sequence[str] = ()
+    """Teachers that cannot be asked any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,11 +197,11 @@ def construct_all(
             if not len(log) and (error := away_error(asking)) is not None:
                 raise error
         if losses is not None:
-            with kept_until(Difficulty) as drafts:
-                losses.measure(drafts)
+            with kept_until(Difficulty) as (drafts, num_kept):
+                losses.measure(drafts, lambda num: tell(Progress(MEASURING, num, num_kept(), spending)))
         if grading is not None:
-            with kept_until(Graded) as drafts:
-                _ask_grades(asking, grading.course(drafts), served)
+            with kept_until(Graded) as (drafts, num_kept):
+                _ask_grades(asking, grading.course(drafts), served, num_kept, tell)
         waiting = Waiting(asking)
         with filtering(filters, around) as passing:
             # What filters note is known when the last outcome is written, and the manifest is written then.
@@ -213,8 +220,13 @@ def _is_answered(work: Work, asking: Asking, tell: Callable[[Progress], None]) -
     for num, ended in enumerate(work.outcomes(asking.replay), 1):
         if isinstance(ended.outcome, Failed) and not ended.outcome.is_final:
             return False
-        tell(Progress(num, asking.spending))
+        tell(_progress(CONSTRUCTING, num, work.num, asking))
     return True
+
+
+def _progress(what: str, num_done: int, num: int, asking: Asking) -> Progress:
+    away = [asking.teachers[number].title for number in sorted(asking.away)]
+    return Progress(what, num_done, num, asking.spending, away)
 
 
 def _ask(work: Work, asking: Asking, tell: Callable[[Progress], None]) -> None:
@@ -223,7 +235,7 @@ def _ask(work: Work, asking: Asking, tell: Callable[[Progress], None]) -> None:
     def one_more() -> None:
         nonlocal num_done
         num_done += 1
-        tell(Progress(num_done, asking.spending))
+        tell(_progress(CONSTRUCTING, num_done, work.num, asking))
 
     ask_all(asking, work.courses(), one_more)
 
@@ -231,19 +243,27 @@ def _ask(work: Work, asking: Asking, tell: Callable[[Progress], None]) -> None:
 @contextmanager
 def _kept_until(
     work: Work, asking: Asking, filters: Sequence[Filter], around: Surroundings, kind: type[Filter]
-) -> Iterator[Iterator[Draft]]:
-    """The drafts that all filters before the one of this kind keep."""
+) -> Iterator[tuple[Iterator[Draft], Callable[[], int]]]:
+    """The drafts that all filters before the one of this kind keep, and how many these are, as far as it is known."""
     num = next(i for i, given in enumerate(filters) if isinstance(given, kind))
     with filtering(filters[:num], around) as first:
         outcomes = first.outcomes(work.outcomes(asking.replay))
-        yield (one.outcome for one in outcomes if isinstance(one.outcome, Draft))
+        # When the first comes, all are judged but for near copies: the number falls by these.
+        drafts = (one.outcome for one in outcomes if isinstance(one.outcome, Draft))
+        yield drafts, lambda: first.num_made - first.dropped.total()
 
 
-def _ask_grades(asking: Asking, course: GradingCourse, served: Mapping[int, EndpointClient]) -> None:
+def _ask_grades(
+    asking: Asking,
+    course: GradingCourse,
+    served: Mapping[int, EndpointClient],
+    num_kept: Callable[[], int],
+    tell: Callable[[Progress], None],
+) -> None:
     """Ask for what the log lacks."""
     if course.may_begin:
         look_at(asking, {i: client for i, client in served.items() if i == course.next_teacher})
-        ask_all(asking, [course], lambda: None)
+        ask_all(asking, [course], lambda: tell(_progress(GRADING, course.num_done, num_kept(), asking)))
 
 
 def _served(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sft.construction.construction import CONSTRUCTING, GRADING, Progress, construct_all
 from sft.construction.filters.chain import filtering
 from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.registry import read_filters
@@ -18,7 +19,7 @@ from sft.construction.script import Dropped, ScriptName
 from sft.construction.work import Ended
 from sft.draft import Draft
 from tests.construction.drafts import draft
-from tests.construction.teaching import FEW_SHOT, lines_of, output_of, run, section, teach
+from tests.construction.teaching import FEW_SHOT, HASTE, lines_of, output_of, run, section, teach, work_of
 from tests.endpoint.chat_server import chat_server
 from tests.forked_ranks import warm_command
 
@@ -50,12 +51,17 @@ def test_what_is_graded_too_low_is_dropped_and_every_draft_is_graded_once(tmp_pa
     filters = {**CHEAPER, "judge": {"at_least": 4, "rubric": "It is short."}}
     with chat_server(judge) as server:
         given = section(server.url, tmp_path / "out", FEW_SHOT, filters=filters)
-        done = run(given)
+        told: list[Progress] = []
+        done = construct_all(work_of(given), given, told.append, HASTE)
+        grading = [one for one in told if one.what == GRADING]
         asked = [content["messages"][0]["content"] for content in server.asked]
         about = [prompt for prompt in asked if prompt.startswith("You grade")]
         records, dropped = (lines_of(tmp_path / f"out/{name}.jsonl") for name in ("records", "dropped"))
         by_judge = [line for line in dropped if line["dropped"]["filter"] == "judge"]
         assert len(about) == len(records) + len(by_judge) > 0
+        assert [one.num_done for one in grading] == [*range(1, len(about) + 1)]
+        assert {one.num for one in grading} == {len(about)}
+        assert [one.what for one in told] == [CONSTRUCTING] * NUM_ASKED + [GRADING] * len(about)
         assert all("It is short." in prompt for prompt in about)
         assert min(grades(records)) >= 4
         low = [line for line in by_judge if line["dropped"]["reason"] == "its grade is below 4"]

@@ -66,6 +66,11 @@ class RejectionSampling(Recipe):
         """One for each answer."""
         return self.answers
 
+    @property
+    def num_texts(self) -> int:
+        """Its prompt is the seed's, and one answer stays."""
+        return 1
+
     def material(self) -> Material:
         """None; for code, the sandbox is tried."""
         if self.verify == "code":
