@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sft.construction.request_log import Kept, Logged, RequestLog, request_name
-from sft.construction.script import Failed, Script, ScriptName
+from sft.construction.script import Elsewhere, Failed, Script, ScriptName
 from sft.construction.spending import Spending, Tokens, most_tokens, taken_tokens
 from sft.construction.teacher import Teacher, TeacherId
 from sft.draft import Draft
@@ -22,7 +22,7 @@ _TRIES = 2
 
 Result = Draft | Failed
 
-Played = Generator[ChatRequest, ChatReply | NoReply, Result]
+Played = Generator[ChatRequest | Elsewhere, Any, Result]
 """A script that asks for what the log lacks alone; the key of each request is its name in the log."""
 
 
@@ -103,6 +103,9 @@ class Asking:
         try:
             request = next(script)
             while True:
+                if isinstance(request, Elsewhere):
+                    request = script.send((yield request) if is_asking else request.run())
+                    continue
                 asked = request.content()
                 name = request_name(teacher.id, asked, f"{job.name}/{len(used)}")
                 kept, most = self._log.find(name), most_tokens(asked)

@@ -10,14 +10,15 @@ only when its teacher answers another one: later scripts would see that it made 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import Protocol
+from typing import Any, Protocol
 
 from sft.construction.asking import Asking, Job, Played, Result
-from sft.construction.script import Failed
+from sft.construction.script import Elsewhere, Failed
 from sft.construction.teacher import TeacherId
 from sft.construction.work import Ended
-from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
+from sft.endpoint.chat import ChatReply, ChatRequest
 from sft.errors import UserError
 
 _AT_A_TIME = 256
@@ -88,6 +89,7 @@ class _AtOnce:
 
     async def run(self) -> None:
         async with AsyncExitStack() as opened:
+            self._elsewhere = opened.enter_context(ThreadPoolExecutor(1, "elsewhere"))
             self._asks = [await opened.enter_async_context(teacher.opened()) for teacher in self._asking.teachers]
             may_begin = True
             while may_begin:
@@ -145,11 +147,15 @@ class _AtOnce:
             self._room[job.teacher] -= 1
             self._group.create_task(self._hold(course, job, played, request))
 
-    async def _hold(self, course: Course, job: Job, played: Played, first: ChatRequest) -> None:
+    async def _hold(self, course: Course, job: Job, played: Played, first: ChatRequest | Elsewhere) -> None:
         ask = self._asks[job.teacher]
-        request: ChatRequest | None = first
+        request: ChatRequest | Elsewhere | None = first
         try:
             while request is not None:
+                if isinstance(request, Elsewhere):
+                    found = await asyncio.get_running_loop().run_in_executor(self._elsewhere, request.run)
+                    request = self._step(course, job, played, found)
+                    continue
                 try:
                     outcome = await ask(request)
                 except UserError as error:
@@ -162,10 +168,8 @@ class _AtOnce:
         self._room[job.teacher] += 1
         self._fill()
 
-    def _step(
-        self, course: Course, job: Job, played: Played, outcome: ChatReply | NoReply | None
-    ) -> ChatRequest | None:
-        """What the script asks next; None at its end."""
+    def _step(self, course: Course, job: Job, played: Played, outcome: Any) -> ChatRequest | Elsewhere | None:
+        """What the script waits for next; None at its end."""
         try:
             return next(played) if outcome is None else played.send(outcome)
         except StopIteration as ended:

@@ -17,6 +17,7 @@ from sft.construction.recipes.material import Material
 from sft.construction.recipes.recipe import About, Recipe, Seed
 from sft.construction.script import Dropped, Failed, Outcome, ScriptName
 from sft.construction.spending import Tokens, usual_tokens
+from sft.endpoint.chat import ChatRequest
 from sft.errors import UserError
 
 NOVELTY = "novelty"
@@ -146,7 +147,9 @@ class Work:
         num, tokens = 0, Tokens()
         for part in self.parts:
             script = part.recipe.chain(self._about(part)).script(0)
-            one, times = usual_tokens(next(script)), part.num * part.recipe.num_requests
+            first = next(script)
+            assert isinstance(first, ChatRequest)
+            one, times = usual_tokens(first), part.num * part.recipe.num_requests
             script.close()
             num, tokens = num + times, tokens + Tokens(one.prompt * times, one.reply * times)
         return num, tokens

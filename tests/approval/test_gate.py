@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sft.approval.decisions import DecisionFile
 from sft.approval.gate import Gated, pass_gate
-from sft.approval.mark import approval_of
+from sft.approval.mark import Approval, approval_of, marked
 from sft.approval.record_set import identity
 from sft.config import DataConfig
 from sft.errors import UserError
@@ -72,6 +72,20 @@ def test_each_record_that_is_read_says_who_approved_it(tmp_path: Path) -> None:
     marks = [approval_of(json.loads(line)) for line in lines]
     assert [mark and (mark.rule, mark.reviewers) for mark in marks] == [("each", ("kim", "lee")), ("each", ("lee",))]
     assert all(approval_of({**json.loads(line), "task": "other"}) is None for line in lines)
+
+
+def test_of_a_constructed_source_only_decisions_count_and_no_approval_that_stands_in_a_record(tmp_path: Path) -> None:
+    folder = constructed(tmp_path / "made")
+    say(folder, [0], "accept")
+    say(folder, [2], "reject")
+    forged = [
+        marked(draft(i), Approval(identity(draft(i)), "each", ("kim",), "2026-11-28T12:00:00Z")) for i in range(4)
+    ]
+    assert all(approval_of(record) for record in forged)
+    (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in forged))
+    assert trained(gate(tmp_path, folder)) == ["1 2 0"]
+    lines = Path(gate(tmp_path, folder, unreviewed=True).data.sources[0].path).read_text().splitlines()
+    assert [approval_of(json.loads(line)) is None for line in lines] == [False, True, True]
 
 
 def test_another_decision_is_another_file_and_one_that_is_taken_back_the_first_again(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import asyncio
 import hashlib
 import json
 import random
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,11 +20,11 @@ from sft.construction.asking import Asking
 from sft.construction.at_once import ask_all
 from sft.construction.local_teacher import BATCH, LocalTeacher, LostReplicaError, Outcome
 from sft.construction.prompts import Prompts
-from sft.construction.recipes.recipe import About, Chain
+from sft.construction.recipes.recipe import About, Chain, Independent
 from sft.construction.recipes.registry import read_recipes
 from sft.construction.recipes.self_instruct import SelfInstruct
 from sft.construction.request_log import open_log
-from sft.construction.script import Failed, Script
+from sft.construction.script import Elsewhere, Failed, Script
 from sft.construction.spending import Spending
 from sft.construction.teacher import Ask, TeacherError, TeacherId
 from sft.construction.work import Course, Ended, Part, Work
@@ -163,6 +165,38 @@ def test_one_that_hangs_holds_up_nothing_but_its_own_task(tmp_path: Path) -> Non
 
     found = outcomes(work((60, 60), ("few_shot",)), tmp_path / "log.jsonl", [Hanging("a", 4, 0), Slow("b", 4, 0)])
     assert len(found) == 120
+
+
+class _Verifying(SelfInstruct):
+    """A recipe whose first script verifies something for as long as the others ask."""
+
+    def chain(self, about: About) -> Chain:
+        return Independent(partial(self._script, about))
+
+    @staticmethod
+    def _script(about: About, number: int) -> Script:
+        yield about.request(number, f"ask {number}")
+        found = (yield Elsewhere(partial(_ALL_ASKED.wait, 20))) if number == 0 else True
+        return about.draft("all asked" if found else "it waited for itself", "x", ())
+
+
+_ALL_ASKED = threading.Event()
+
+
+def test_while_one_verifies_the_others_go_on(tmp_path: Path) -> None:
+    class Counting(Slow):
+        async def _ask(self, request: ChatRequest) -> ChatReply | NoReply:
+            self.num_asked += 1
+            if self.num_asked == 40:
+                _ALL_ASKED.set()
+            return ChatReply("x")
+
+    recipe = _Verifying(num=40)
+    wanted = Work([Part(recipe, "t", 40, SEEDS)], Prompts(), 3)
+    found = outcomes(wanted, tmp_path / "log.jsonl", [Counting("a", 4, 0)])
+    drafts = [one.outcome for one in found if isinstance(one.outcome, Draft)]
+    assert len(drafts) == 40
+    assert {draft.messages[0]["content"] for draft in drafts} == {"all asked"}
 
 
 def test_a_small_budget_shows_something_of_every_recipe_and_task(tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ class Filter(BaseModel, ABC):
     """In a config."""
     shorthand: ClassVar[str] = ""
     """The setting that a config may give alone, without its name."""
+    example: ClassVar[str] = "true"
+    """What a config may give."""
     is_dear: ClassVar[bool] = False
     """Whether it judges only what all filters before it keep for good: near copies among them are dropped first."""
 
