@@ -1,4 +1,4 @@
-"""The circle, shown: what is rare, more of it by a local model, approved by a reviewer in a browser, trained, and asked.
+"""The circle, shown: more of what is rare by a local model, approved by a reviewer in a browser, trained and asked.
 
     python -m benchmarks.construction_demo                   all, into docs/construction.json and docs/CONSTRUCTION.md
     python -m benchmarks.construction_demo --until review    teacher, construct, review or train: no further
@@ -42,7 +42,7 @@ _AT_ONCE = 2
 Tokens = tuple[int, int, int]
 """How many the base model, the teacher and each arm are trained on."""
 _FULL_TOKENS: Tokens = (3_000_000, 900_000, 250_000)
-_SMALL_TOKENS: Tokens = (3_000, 3_000, 4_000)
+_SMALL_TOKENS: Tokens = (200_000, 200_000, 4_000)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
