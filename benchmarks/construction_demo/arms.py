@@ -89,15 +89,8 @@ def arms(folder: Path, base: Path, made: Path, amounts: Amounts, num_tokens: int
 
 
 def _config(folder: Path, base: Path, num_tokens: int) -> Config:
-    sources = [
-        {
-            "name": name,
-            "path": str(folder / "data" / f"{name}.jsonl"),
-            "format": "instruction",
-            "task": {"column": "task"},
-        }
-        for name in ("train", *_TESTS)
-    ]
+    form = {"format": "instruction", "task": {"column": "task"}}
+    sources = [{"name": name, "path": str(folder / "data" / f"{name}.jsonl"), **form} for name in ("train", *_TESTS)]
     holdout = {"share": 0.0, "tasks": unseen_tasks(), "sources": [*_TESTS], "decontaminate": "ignore"}
     stage = {
         "name": "tune",

@@ -1,4 +1,4 @@
-"""A reviewer who reads each record in a real browser, and decides by the exact verifier: all by keyboard, as people do."""
+"""A reviewer who reads each record in a real browser and decides by the exact verifier, by keyboard as people do."""
 
 import re
 import signal

@@ -39,10 +39,8 @@ def test_the_verifier_knows_right_answers_from_wrong_ones(task: str, written) ->
 
 def test_no_test_is_trained_and_rare_tasks_are_rare(tmp_path: Path) -> None:
     write_data(tmp_path / "data", SMALL)
-    files = {
-        path.stem: [json.loads(line) for line in path.read_text().splitlines()]
-        for path in (tmp_path / "data").iterdir()
-    }
+    texts = {path.stem: path.read_text() for path in (tmp_path / "data").iterdir()}
+    files = {name: [json.loads(line) for line in text.splitlines()] for name, text in texts.items()}
     prompts = {name: {(one["instruction"], one["input"]) for one in records} for name, records in files.items()}
     assert not (prompts["test"] | prompts["unseen_wordings"]) & (prompts["train"] | prompts["teacher"])
     assert not prompts["test"] & prompts["unseen_wordings"]

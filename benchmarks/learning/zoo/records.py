@@ -47,7 +47,7 @@ def make_zoo(seed: int = 0, largest: int = 3000, ratio: float = 100, num_test: i
 def draw_records(
     task: Task, size: int, taken: set[tuple[str, str]], seed: int, *, unseen: bool = False
 ) -> list[Record]:
-    """So many records of a task, or fewer if there are not so many; none with a prompt in `taken`, which gets theirs."""
+    """So many records of a task, or fewer of few cases; none with a prompt in `taken`, which gets theirs."""
     rng, records = np.random.default_rng(seed), []
     for _ in range(size * _TRIES):
         if len(records) == size:
