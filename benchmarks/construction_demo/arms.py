@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.construction_demo.data import TRAINED, UNSEEN, Amounts, rare_tasks, trained_tasks, unseen_tasks
+from benchmarks.construction_demo.teacher import NUM_SHOWN
 from benchmarks.learning.arms import Arm
 from benchmarks.learning.asked import ask_tasks
 from benchmarks.learning.experiments import BASE, Experiment, Group, IsIn
@@ -42,6 +43,7 @@ MEMBERS: dict[str, IsIn] = {
 }
 _TESTS = ("test", "unseen_wordings")
 _RATE = 1e-3
+_DRAWN = {"temperature": 0.8, "top_p": 0.9, "max_tokens": 64}
 Config = dict[str, Any]
 
 
@@ -52,7 +54,7 @@ def construction_config(folder: Path, base: Path, teacher: Path, made: Path, num
         "run": {"name": "construction", "dir": str(folder / "runs" / "construction"), "seed": 0},
         "construct": {
             "teacher": {"name": "teacher", "path": str(teacher)},
-            "recipes": [{"kind": "magpie", "tasks": rare_tasks(), "num": num, "max_tokens": 64}],
+            "recipes": [{"kind": "magpie", "tasks": rare_tasks(), "num": num, "shots": NUM_SHOWN, **_DRAWN}],
             # Wordings are the zoo's own: only an equal prompt, or an equal record, is a copy.
             "filters": {
                 "form": {"min_words": 2},

@@ -1,6 +1,6 @@
 """The strong model of the demonstration: one that has learned much of each task, and what people ask of it.
 
-It learns to answer, and to write the turn of a user behind a system text that shows four instructions of a task: what
+It learns to answer, and to write the turn of a user behind a system text that shows two instructions of a task: what
 the recipe `magpie` has it do.
 """
 
@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -20,9 +19,9 @@ from sft.construction.prompts import Prompts
 from sft.seeds import derive_seed
 
 _RATE = 1e-3
-_NUM_SHOWN = 4
-_ASKED_EACH = 3
-"""A question is learned of each third record, an answer of each."""
+NUM_SHOWN = 2
+_TIMES_ANSWERED = 2
+"""An answer is learned so often for each question: its rows are shorter."""
 
 
 def train_teacher(base: Path, records: Path, folder: Path, num_tokens: int, seed: int = 0) -> None:
@@ -33,7 +32,7 @@ def train_teacher(base: Path, records: Path, folder: Path, num_tokens: int, seed
     given = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
     answers = encode(tokenizer, [with_shots(record, [])["messages"] for record in given])
     model.train()
-    tune(model, [*answers, *questions(tokenizer, given, seed)], num_tokens, seed, _RATE)
+    tune(model, [*answers * _TIMES_ANSWERED, *questions(tokenizer, given, seed)], num_tokens, seed, _RATE)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -41,9 +40,8 @@ def train_teacher(base: Path, records: Path, folder: Path, num_tokens: int, seed
 def questions(tokenizer: PreTrainedTokenizerBase, records: Sequence[Record], seed: int) -> Iterator[Row]:
     """Tokens of which the user's turn and its end are learned."""
     prompts, others = Prompts(), by_task(records)
-    chosen = np.random.default_rng(derive_seed(seed, "questions")).permutation(len(records))[::_ASKED_EACH]
-    for record in (records[place] for place in chosen):
-        shown = [_prompt(other) for other in shown_for(record, others[record["task"]], _NUM_SHOWN, seed)]
+    for record in records:
+        shown = [_prompt(other) for other in shown_for(record, others[record["task"]], NUM_SHOWN, seed)]
         system = prompts.render("magpie_system", task=record["task"], instructions=shown)
         asked = _prompt(record)
         turns = [{"role": "system", "content": system}, {"role": "user", "content": asked}]
