@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.construction_demo.arms import APPROVED, EXPERIMENT, MEMBERS, arms, construction_config
 from benchmarks.construction_demo.data import FULL, SMALL, Amounts, rare_tasks, write_data
-from benchmarks.construction_demo.reviewer import review
+from benchmarks.construction_demo.reviewer import ACCEPTED, review
 from benchmarks.construction_demo.teacher import train_teacher
 from benchmarks.figures import about_machine
 from benchmarks.learning.__main__ import check_settings, in_fork
@@ -39,10 +39,11 @@ from tests.review.browser import CHROMIUM, DRIVER
 _ROOT = Path(__file__).parents[2]
 STEPS = ("teacher", "construct", "review", "train", "all")
 _AT_ONCE = 2
+_REVIEWED = "reviewed.json"
 Tokens = tuple[int, int, int]
 """How many the base model, the teacher and each arm are trained on."""
 _FULL_TOKENS: Tokens = (2_500_000, 2_000_000, 250_000)
-_SMALL_TOKENS: Tokens = (200_000, 200_000, 4_000)
+_SMALL_TOKENS: Tokens = (3_000, 3_000, 4_000)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +90,11 @@ class Demonstration:
 
     @property
     def arms(self) -> list[Arm]:
-        return arms(self.folder, self.base, self.made, self.amounts, self.tokens[2])
+        """Without that of approved records, if there are none: it is refused."""
+        path = self.folder / _REVIEWED
+        is_empty = path.is_file() and ACCEPTED not in _read(self.folder, _REVIEWED)
+        given = arms(self.folder, self.base, self.made, self.amounts, self.tokens[2])
+        return [arm for arm in given if not (is_empty and arm.name == APPROVED)]
 
     def do(self, step: str) -> None:
         """Do what is not done of a step, and write down how long it took."""
@@ -130,7 +135,7 @@ class Demonstration:
             raise SystemExit(f"Records that nobody has approved were not refused: {refused.stderr}")
         _say(refused.stderr.strip())
         reviewed = review(self.made, self.folder / "browser", self.folder / "review.png", _say)
-        (self.folder / "reviewed.json").write_text(json.dumps(reviewed) + "\n", encoding="utf-8")
+        (self.folder / _REVIEWED).write_text(json.dumps(reviewed) + "\n", encoding="utf-8")
 
     def _train(self) -> None:
         given = self.arms
@@ -157,7 +162,7 @@ class Demonstration:
                 "rare": rare_tasks(),
             },
             "counts": manifest["counts"],
-            "reviewed": read("reviewed.json"),
+            "reviewed": read(_REVIEWED),
             "sample": said.stdout,
             "means": [rounded(mean) for mean in means_of(EXPERIMENT, trained, MEMBERS)],
             "contrasts": [rounded(one) for one in contrasts_of(EXPERIMENT, trained, MEMBERS)],

@@ -13,6 +13,7 @@ from benchmarks.construction_demo.verifier import NO_INPUT, NO_QUESTION, WRONG, 
 from tests.review.browser import Browser, browser
 
 REVIEWER = "exact verifier"
+ACCEPTED = "accepted"
 _REASONS = {WRONG: "1", NO_QUESTION: "2", NO_INPUT: "2"}
 """The key of the page's reason: "wrong answer", "does not do what is asked"."""
 _READ = """
@@ -40,7 +41,7 @@ def review(folder: Path, profile: Path, picture: Path, say: Callable[[str], None
             wrong = what_is_wrong(task, prompt, answer)
             window.press(*("a" if wrong is None else f"r{_REASONS[wrong]}"))
             done, _ = _after(window, done)
-            decided[wrong or "accepted"] += 1
+            decided[wrong or ACCEPTED] += 1
             if done == total // 2:
                 window.picture(picture)
             if done % 200 == 0 or done == total:
