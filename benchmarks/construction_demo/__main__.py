@@ -9,7 +9,6 @@ the commands that a user gives: `sft construct`, `sft review`, `sft train`.
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -85,7 +84,8 @@ class Demonstration:
         self.folder = folder
         self.amounts: Amounts = SMALL if small else FULL
         self.tokens = _SMALL_TOKENS if small else _FULL_TOKENS
-        self.base, self.teacher, self.made = folder / "base", folder / "teacher", folder / "made"
+        self.base, self.teacher = folder / "base", folder / "teacher"
+        self.made, self.unseen = folder / "made", folder / "made_unreviewed"
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -93,7 +93,7 @@ class Demonstration:
         """Without that of approved records, if there are none: it is refused."""
         path = self.folder / _REVIEWED
         is_empty = path.is_file() and ACCEPTED not in _read(self.folder, _REVIEWED)
-        given = arms(self.folder, self.base, self.made, self.amounts, self.tokens[2])
+        given = arms(self.folder, self.base, (self.made, self.unseen), self.amounts, self.tokens[2])
         return [arm for arm in given if not (is_empty and arm.name == APPROVED)]
 
     def do(self, step: str) -> None:
@@ -127,7 +127,8 @@ class Demonstration:
         subprocess.run([*_SFT, "construct", str(path)], check=True)
 
     def _review(self) -> None:
-        """First, that nothing is trained of what nobody has approved."""
+        """First, that nothing is trained of what nobody has approved. A copy stays without decisions."""
+        whole(self.unseen, lambda place: shutil.copytree(self.made, place, ignore=shutil.ignore_patterns("log")))
         check_settings(self.folder, self.arms)
         first = config_of(self.folder, next(arm for arm in self.arms if arm.name == APPROVED))
         refused = subprocess.run([*_SFT, "prepare", str(first)], check=False, capture_output=True, text=True)
@@ -150,8 +151,6 @@ class Demonstration:
         """What came out, for a JSON file."""
         trained = trained_models(EXPERIMENT, ((arm, answers_of_models(arm)) for arm in self.arms))
         manifest = json.loads((self.made / MANIFEST).read_text(encoding="utf-8"))
-        bound = [*_SFT, "review", str(self.made), "--status", "--sample", "0.05"]
-        said = subprocess.run(bound, check=True, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
         read = partial(_read, self.folder)
         return {
             "about": {
@@ -161,14 +160,14 @@ class Demonstration:
                 "amounts": self.amounts._asdict(),
                 "rare": rare_tasks(),
             },
-            "counts": manifest["counts"],
+            "made": {name: value for name, value in manifest.items() if name in _COUNTS},
             "reviewed": read(_REVIEWED),
-            "sample": said.stdout,
             "means": [rounded(mean) for mean in means_of(EXPERIMENT, trained, MEMBERS)],
             "contrasts": [rounded(one) for one in contrasts_of(EXPERIMENT, trained, MEMBERS)],
         }
 
 
+_COUNTS = ("num_wanted", "num_made", "num_kept", "num_dropped", "num_not_made", "dropped", "not_made", "num_requests")
 _SFT = (sys.executable, "-m", "launcher")
 
 

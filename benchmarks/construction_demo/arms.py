@@ -67,12 +67,12 @@ def construction_config(folder: Path, base: Path, teacher: Path, made: Path, num
     }
 
 
-def arms(folder: Path, base: Path, made: Path, amounts: Amounts, num_tokens: int) -> list[Arm]:
-    """All trainings."""
+def arms(folder: Path, base: Path, made: tuple[Path, Path], amounts: Amounts, num_tokens: int) -> list[Arm]:
+    """All trainings; `made` is the reviewed folder, and a copy of it without decisions."""
     extra: dict[str, Config] = {
         WITHOUT: {},
-        APPROVED: {"path": str(made), "constructed": True},
-        UNREVIEWED: {"path": str(made), "constructed": True},
+        APPROVED: {"path": str(made[0]), "constructed": True},
+        UNREVIEWED: {"path": str(made[1]), "constructed": True},
     }
     asked = dict.fromkeys(trained_tasks(), amounts.asked_frequent)
     asked |= dict.fromkeys(rare_tasks(), amounts.asked_rare) | dict.fromkeys(unseen_tasks(), amounts.asked_unseen)
