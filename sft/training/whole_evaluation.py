@@ -87,7 +87,7 @@ class Measurement(NamedTuple):
     store: TokenStore
     heldout: PackPlan
     asked: AskedQuestions | None
-    made: Mapping[str, Any]
+    made: Mapping[str, Any] = {}
     """Of the data: see `sft.data.made_records.made_of_run`."""
 
     def result_of(self, model: WholeModelPath) -> Path:
