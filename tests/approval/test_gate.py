@@ -81,7 +81,7 @@ def test_of_a_constructed_source_only_decisions_count_and_no_approval_that_stand
     forged = [
         marked(draft(i), Approval(identity(draft(i)), "each", ("kim",), "2026-11-28T12:00:00Z")) for i in range(4)
     ]
-    assert all(approval_of(record) for record in forged)
+    assert all(approval_of(json.loads(json.dumps(record))) for record in forged)
     (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in forged))
     assert trained(gate(tmp_path, folder)) == ["1 2 0"]
     lines = Path(gate(tmp_path, folder, unreviewed=True).data.sources[0].path).read_text().splitlines()

@@ -76,8 +76,10 @@ def test_the_approved_records_are_written_after_their_edits(folder: Path, capsys
 def test_records_go_to_another_tool_and_come_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "tasks.json"
     assert main(["review", str(folder), "--export", "label-studio", str(out)]) == 0
-    assert main(["review", str(folder), "--import", "label-studio", str(out)]) == 0
-    assert capsys.readouterr().out == f"100 records in {out}\n", "nobody has said anything"
+    assert main(["review", str(folder), "--import", "label-studio", str(out)]) == 2
+    said = capsys.readouterr()
+    assert said.out == f"100 records in {out}\n"
+    assert "tasks.json holds no decision" in said.err, "nobody has said anything"
 
 
 @pytest.mark.parametrize(
