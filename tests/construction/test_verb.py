@@ -226,6 +226,6 @@ def test_a_key_that_is_refused_is_one_message_with_the_counts(
     assert main(["construct", written(content, tmp_path), "construct.teacher.at_once=1"]) == 2
     said = capfd.readouterr()
     assert "refuses (status 401)" in said.err
-    assert "not asked yet" in said.out
+    assert "it waits for" in said.out
     server.status = 0
     assert main(["construct", written(content, tmp_path)]) == 0
