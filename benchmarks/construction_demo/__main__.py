@@ -42,7 +42,7 @@ _REVIEWED = "reviewed.json"
 Tokens = tuple[int, int, int]
 """How many the base model, the teacher and each arm are trained on."""
 _FULL_TOKENS: Tokens = (2_500_000, 2_000_000, 250_000)
-_SMALL_TOKENS: Tokens = (3_000, 3_000, 4_000)
+_SMALL_TOKENS: Tokens = (60_000, 60_000, 4_000)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
