@@ -4,7 +4,7 @@ script ──ChatRequest──▶ log has it? ──yes──▶ back to the scr
                             └─no──▶ budget ──▶ teacher ──▶ log ──▶ back to the script
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -77,14 +77,14 @@ class Asking:
             while True:
                 asked = request.content()
                 name = request_name(teacher.id, asked, f"{job.name}/{len(used)}")
-                kept, most = self._log.find(name), most_tokens(asked)
+                kept = self._log.find(name)
                 if kept is None:
-                    outcome = (yield from self._ask(replace(request, key=name), most)) if is_asking else None
+                    outcome = (yield from self._ask(replace(request, key=name), asked)) if is_asking else None
                     if outcome is None:
                         return NOT_ASKED
                     kept = self._keep(Logged(name, str(job.name), teacher.id, asked), outcome)
                 used.append(kept)
-                tokens += taken_tokens(most, kept.outcome)
+                tokens += taken_tokens(asked, kept.outcome)
                 request = script.send(kept.outcome)
         except StopIteration as ended:
             return self._with_costs(ended.value, teacher, used, tokens)
@@ -92,10 +92,11 @@ class Asking:
             script.close()
 
     def _ask(
-        self, request: ChatRequest, most: Tokens
+        self, request: ChatRequest, asked: Mapping[str, Any]
     ) -> Generator[ChatRequest, ChatReply | NoReply, ChatReply | NoReply | None]:
         """The outcome of the last try; None where the budget has no room for a try."""
         outcome: ChatReply | NoReply | None = None
+        most = most_tokens(asked)
         for _ in range(_TRIES):
             if not self.spending.reserve(most):
                 return None
@@ -103,7 +104,7 @@ class Asking:
             try:
                 outcome = yield request
             finally:
-                self.spending.settle(most, outcome)
+                self.spending.settle(most, None if outcome is None else taken_tokens(asked, outcome))
             if isinstance(outcome, ChatReply):
                 break
         return outcome
