@@ -4,10 +4,8 @@ SftConfig, ConstructConfig, TokenStore ──plan_work──▶ Work ──const
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +16,26 @@ from sft.config import SftConfig
 from sft.config_construction import ConstructConfig, TeacherConfig
 from sft.config_words import did_you_mean
 from sft.construction.asking import Asking
-from sft.construction.at_once import ask_all
 from sft.construction.counts import Counts
 from sft.construction.draft_losses import DraftLosses
 from sft.construction.filters.chain import filtering
 from sft.construction.filters.difficulty import Difficulty
 from sft.construction.filters.filter import Filter, Surroundings
-from sft.construction.filters.held_out_texts import read_held_out, read_held_out_runs
+from sft.construction.filters.held_out_texts import read_held_out
 from sft.construction.filters.judge import Graded
 from sft.construction.filters.registry import read_filters
 from sft.construction.folder import ConstructionFolder
-from sft.construction.grading import Grading, GradingCourse
+from sft.construction.grading import Grading
 from sft.construction.output import write_output
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.material import Material
 from sft.construction.recipes.recipe import Recipe, Seed
 from sft.construction.recipes.registry import read_recipes
+from sft.construction.replaying import Progress, Replaying
 from sft.construction.request_log import RequestLog, open_log
-from sft.construction.script import Failed
 from sft.construction.seeds import read_seeds
 from sft.construction.spending import Spending
-from sft.construction.teacher import ServedTeacher, Teacher, TeacherError
+from sft.construction.teacher import ServedTeacher, Teacher
 from sft.construction.teacher_choice import judge_of, teachers_of
 from sft.construction.wanted import supervised_by_task, wanted_counts
 from sft.construction.work import Part, Work, seeds_of
@@ -51,15 +48,6 @@ from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
 from sft.errors import UserError
 
 _VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far it is."""
-
-    num_done: int
-    """Scripts that have ended for good."""
-    spending: Spending
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +124,13 @@ def surroundings_of(
     holdout = config.data.holdout
     trained = np.sort(np.asarray(store.prompt_hashes)[trainable_examples(store, holdout)])
     tokenizer = preparer.pipeline.tokenizer
-    of_held_out = partial(read_held_out, store, holdout, tokenizer)
-    return Surroundings(out, _seeds(work), trained, of_held_out, tokenizer.special_tokens)
+    return Surroundings(
+        out,
+        _seeds(work),
+        trained,
+        of_held_out=lambda: read_held_out(store, holdout, tokenizer.plain).of,
+        special_tokens=tokenizer.special_tokens,
+    )
 
 
 def construct_all(
@@ -175,79 +168,29 @@ def construct_all(
         around = around or Surroundings(folder.path, _seeds(work))
         judge = next((given for given in filters if isinstance(given, Graded)), None)
         grading = None if judge is None else Grading(judge, asking, judge_of(judge, construct.teachers))
+        replaying = Replaying(work, asking, log, [*served.values()], tell)
+
+        def prepare(dear: Filter, drafts: Iterable[Draft]) -> None:
+            if isinstance(dear, Difficulty) and losses is not None and replaying.error is None:
+                losses.measure(drafts)
+            elif isinstance(dear, Graded) and grading is not None:
+                replaying.ask_for([grading.course(drafts)])
+
         around = replace(
             around,
             losses=None if losses is None else losses.scores,
             grade=None if grading is None else grading.grade,
+            prepare=prepare,
         )
-        kept_until = partial(_kept_until, work, asking, filters, around)
-        error = None
-        try:
-            if not _is_answered(work, asking, tell):
-                _check(served.values())
-                _ask(work, asking, tell)
-            if losses is not None:
-                with kept_until(Difficulty) as drafts:
-                    losses.measure(drafts)
-            if grading is not None:
-                with kept_until(Graded) as drafts:
-                    _ask_grades(asking, grading.course(drafts), served.values())
-        except (EndpointError, TeacherError) as ended:
-            if not len(log):
-                raise
-            error = ended
         with filtering(filters, around) as passing:
-            # What filters note is known when the last outcome is written, and the manifest is written then.
+            ended = passing.outcomes(replaying.ended())
             about = {**_about(work, construct, asking, log), "noted": passing.noted}
-            counts, by_part = write_output(folder, passing.outcomes(work.outcomes(asking.replay)), about)
-    return Constructed(counts, by_part, spending, error)
+            counts, by_part = write_output(folder, ended, about)
+    return Constructed(counts, by_part, spending, replaying.error)
 
 
 def _seeds(work: Work) -> list[tuple[str, Seed]]:
     return list({(part.task, seed.id): (part.task, seed) for part in work.parts for seed in part.seeds}.values())
-
-
-def _is_answered(work: Work, asking: Asking, tell: Callable[[Progress], None]) -> bool:
-    """Whether the log alone ends all scripts: then nobody is asked, and no server is needed."""
-    for num, ended in enumerate(work.outcomes(asking.replay), 1):
-        if isinstance(ended.outcome, Failed) and not ended.outcome.is_final:
-            return False
-        tell(Progress(num, asking.spending))
-    return True
-
-
-def _ask(work: Work, asking: Asking, tell: Callable[[Progress], None]) -> None:
-    num_done = 0
-
-    def one_more() -> None:
-        nonlocal num_done
-        num_done += 1
-        tell(Progress(num_done, asking.spending))
-
-    ask_all(asking, work.courses(), one_more)
-
-
-def _check(clients: Iterable[EndpointClient]) -> None:
-    for client in clients:
-        client.check()
-
-
-@contextmanager
-def _kept_until(
-    work: Work, asking: Asking, filters: Sequence[Filter], around: Surroundings, kind: type[Filter]
-) -> Iterator[Iterator[Draft]]:
-    """The drafts that all filters before the one of this kind keep."""
-    num = next(i for i, given in enumerate(filters) if isinstance(given, kind))
-    with filtering(filters[:num], around) as first:
-        outcomes = first.outcomes(work.outcomes(asking.replay))
-        yield (one.outcome for one in outcomes if isinstance(one.outcome, Draft))
-
-
-def _ask_grades(asking: Asking, course: GradingCourse, clients: Iterable[EndpointClient]) -> None:
-    """Ask for what the log lacks."""
-    if course.may_begin:
-        _check(clients)
-        ask_all(asking, [course], lambda: None)
 
 
 def _served(given: TeacherConfig, log: RequestLog, patience: Patience | None) -> EndpointClient:
@@ -309,10 +252,11 @@ def _shown(
     materials = _materials(recipes)
     if not any(material.passages for material in materials):
         return materials, {}
-    touches = read_held_out_runs(store, config.data.holdout, preparer.pipeline.tokenizer)
+    held_out = read_held_out(store, config.data.holdout, preparer.pipeline.tokenizer.plain)
     shown, num_hidden = [], dict[str, int]()
     for recipe, material in zip(recipes, materials, strict=True):
-        passages = tuple(passage for passage in material.passages if not touches(passage.text))
+        is_touched = held_out.touches([passage.text for passage in material.passages])
+        passages = tuple(passage for passage, no in zip(material.passages, is_touched, strict=True) if not no)
         if material.passages and not passages:
             raise UserError(
                 f"construct.recipes: {recipe.title}.documents: each passage shares {config.data.holdout.ngram_tokens} "

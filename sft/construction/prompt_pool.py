@@ -46,7 +46,7 @@ class PromptPool:
         self._words, self._starts = array("I"), array("Q", [0])
         self._lengths = array("H")
         self._is_given = np.zeros(0, dtype=bool)
-        """By word: whether the new text has it; one longer than there are words, for `_UNKNOWN`. False between calls."""
+        """By word, and for `_UNKNOWN` at the end: whether the new text has it. False between calls."""
 
     def __len__(self) -> int:
         """The number of texts."""
