@@ -31,10 +31,11 @@ import openai  # noqa: F401  (a second, which is not part of what is measured)
 
 from benchmarks.filtering import measure_filters
 from sft.config_construction import ConstructConfig
-from sft.construction.construction import Progress, construct_all
+from sft.construction.construction import construct_all
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.recipe import Seed
 from sft.construction.recipes.registry import read_recipes
+from sft.construction.replaying import Progress
 from sft.construction.work import Part, Work
 
 NUM_TASKS = 16

@@ -22,7 +22,6 @@ from sft.config_construction import ConstructConfig
 from sft.construction.card import write_card
 from sft.construction.construction import (
     Constructed,
-    Progress,
     check_sources,
     construct_all,
     plan_work,
@@ -38,6 +37,7 @@ from sft.construction.grading import usual_grading
 from sft.construction.local_teacher import AT_ONCE, LocalTeacher
 from sft.construction.page import write_page
 from sft.construction.recipes.registry import read_recipes
+from sft.construction.replaying import Progress
 from sft.construction.spending import Spending, Tokens
 from sft.construction.teacher import Teacher
 from sft.construction.teacher_choice import teachers_of

@@ -15,6 +15,7 @@ from sft.thoughts import answer_in
 
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
 _HALVES = re.compile(r"[\ud800-\udfff]")
+_PLAIN = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _REASON_CHARS = 160
 _KINDS: Mapping[type, tuple[str, str]] = {
     str: ("string", "a text"),
@@ -58,9 +59,10 @@ def read_json(reply: ChatReply | NoReply) -> Any:
     if fenced := _FENCED.fullmatch(text):
         text = fenced[1]
     try:
-        plain = json.dumps(json.loads(text, parse_constant=_refuse), ensure_ascii=False, allow_nan=False)
+        value = json.loads(text, parse_constant=_refuse)
+        plain = _PLAIN.encode(value)
         # JSON can spell half of a character, which no prompt and no tokenizer can hold.
-        return json.loads(_HALVES.sub("\N{REPLACEMENT CHARACTER}", plain))
+        return json.loads(_HALVES.sub("\N{REPLACEMENT CHARACTER}", plain)) if _HALVES.search(plain) else value
     except (ValueError, RecursionError):
         raise FormError("the answer is no JSON") from None
 

@@ -4,7 +4,7 @@ script ──ChatRequest──▶ log has it? ──yes──▶ back to the scr
                             └─no──▶ budget ──▶ teacher ──▶ log ──▶ back to the script
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -68,6 +68,11 @@ class Asking:
         """The script; it is open at the end only where the budget is reached, or its teacher is away."""
         return self._play(job, is_asking=True)
 
+    @property
+    def has_nothing(self) -> bool:
+        """Whether the log is empty."""
+        return not len(self._log)
+
     def is_settled(self, job: Job) -> bool:
         """Whether all that the script got is in the log; not while a request of it is in vain."""
         teacher = self.teachers[job.teacher].id
@@ -108,17 +113,17 @@ class Asking:
                     continue
                 asked = request.content()
                 name = request_name(teacher.id, asked, f"{job.name}/{len(used)}")
-                kept, most = self._log.find(name), most_tokens(asked)
+                kept = self._log.find(name)
                 if kept is None:
                     if job.teacher in self.away:
                         return self.waits_for(job.teacher)
                     until = self._num_in_vain
-                    outcome = (yield from self._ask(replace(request, key=name), most)) if is_asking else None
+                    outcome = (yield from self._ask(replace(request, key=name), asked)) if is_asking else None
                     if outcome is None:
                         return NOT_ASKED
                     kept = self._keep(Logged(name, str(job.name), teacher.id, asked), outcome, until)
                 used.append(kept)
-                tokens += taken_tokens(most, kept.outcome)
+                tokens += taken_tokens(asked, kept.outcome)
                 request = script.send(kept.outcome)
         except StopIteration as ended:
             return self._with_costs(ended.value, teacher, used, tokens)
@@ -126,10 +131,11 @@ class Asking:
             script.close()
 
     def _ask(
-        self, request: ChatRequest, most: Tokens
+        self, request: ChatRequest, asked: Mapping[str, Any]
     ) -> Generator[ChatRequest, ChatReply | NoReply, ChatReply | NoReply | None]:
         """The outcome of the last try; None where the budget has no room for a try."""
         outcome: ChatReply | NoReply | None = None
+        most = most_tokens(asked)
         for _ in range(_TRIES):
             if not self.spending.reserve(most):
                 return None
@@ -137,7 +143,7 @@ class Asking:
             try:
                 outcome = yield request
             finally:
-                self.spending.settle(most, outcome)
+                self.spending.settle(most, None if outcome is None else taken_tokens(asked, outcome))
             if isinstance(outcome, ChatReply):
                 break
         return outcome

@@ -4,10 +4,8 @@ SftConfig, ConstructConfig, TokenStore ──plan_work──▶ Work ──const
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +16,24 @@ from sft.config import SftConfig
 from sft.config_construction import ConstructConfig, TeacherConfig
 from sft.config_words import did_you_mean
 from sft.construction.asking import Asking
-from sft.construction.at_once import ask_all
-from sft.construction.away import Waiting, away_error, look_at
+from sft.construction.away import Waiting
 from sft.construction.counts import Counts
 from sft.construction.draft_losses import DraftLosses
 from sft.construction.filters.chain import filtering
 from sft.construction.filters.difficulty import Difficulty
 from sft.construction.filters.filter import Filter, Surroundings
-from sft.construction.filters.held_out_texts import read_held_out, read_held_out_runs
+from sft.construction.filters.held_out_texts import read_held_out
 from sft.construction.filters.judge import Graded
 from sft.construction.filters.registry import read_filters
 from sft.construction.folder import ConstructionFolder
-from sft.construction.grading import Grading, GradingCourse
+from sft.construction.grading import Grading
 from sft.construction.output import write_output
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.material import Material
 from sft.construction.recipes.recipe import Recipe, Seed
 from sft.construction.recipes.registry import read_recipes
+from sft.construction.replaying import MEASURING, Progress, Replaying
 from sft.construction.request_log import RequestLog, open_log
-from sft.construction.script import Failed
 from sft.construction.seeds import read_seeds
 from sft.construction.spending import Spending
 from sft.construction.teacher import ServedTeacher, Teacher
@@ -51,23 +48,7 @@ from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
 from sft.errors import UserError
 
-CONSTRUCTING, MEASURING, GRADING = "constructing", "measuring losses", "grading"
 _VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far it is."""
-
-    what: str
-    """What is done now."""
-    num_done: int
-    """Scripts that have ended for good; drafts that are measured or graded."""
-    num: int
-    """Of so many."""
-    spending: Spending
-    away: Sequence[str] = ()
-    """Teachers that cannot be asked any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +125,13 @@ def surroundings_of(
     holdout = config.data.holdout
     trained = np.sort(np.asarray(store.prompt_hashes)[trainable_examples(store, holdout)])
     tokenizer = preparer.pipeline.tokenizer
-    of_held_out = partial(read_held_out, store, holdout, tokenizer)
-    return Surroundings(out, _seeds(work), trained, of_held_out, tokenizer.special_tokens)
+    return Surroundings(
+        out,
+        _seeds(work),
+        trained,
+        of_held_out=lambda: read_held_out(store, holdout, tokenizer.plain).of,
+        special_tokens=tokenizer.special_tokens,
+    )
 
 
 def construct_all(
@@ -185,85 +171,30 @@ def construct_all(
         around = around or Surroundings(folder.path, _seeds(work))
         judge = next((given for given in filters if isinstance(given, Graded)), None)
         grading = None if judge is None else Grading(judge, asking, judge_of(judge, construct.teachers))
+        replaying = Replaying(work, asking, served, tell)
+
+        def prepare(dear: Filter, drafts: Iterable[Draft], num: int) -> None:
+            if isinstance(dear, Difficulty) and losses is not None:
+                losses.measure(drafts, lambda num_done: tell(Progress(MEASURING, num_done, num, spending)))
+            elif isinstance(dear, Graded) and grading is not None:
+                replaying.ask_for_grades(grading.course(drafts), num)
+
         around = replace(
             around,
             losses=None if losses is None else losses.scores,
             grade=None if grading is None else grading.grade,
+            prepare=prepare,
         )
-        kept_until = partial(_kept_until, work, asking, filters, around)
-        if not _is_answered(work, asking, tell):
-            look_at(asking, served)
-            _ask(work, asking, tell)
-            if not len(log) and (error := away_error(asking)) is not None:
-                raise error
-        if losses is not None:
-            with kept_until(Difficulty) as (drafts, num_kept):
-                losses.measure(drafts, lambda num: tell(Progress(MEASURING, num, num_kept(), spending)))
-        if grading is not None:
-            with kept_until(Graded) as (drafts, num_kept):
-                _ask_grades(asking, grading.course(drafts), served, num_kept, tell)
-        waiting = Waiting(asking)
         with filtering(filters, around) as passing:
-            # What filters note is known when the last outcome is written, and the manifest is written then.
+            ended = passing.outcomes(replaying.ended())
+            waiting = Waiting(asking)
             about = {**_about(work, construct, asking, log), "noted": passing.noted}
-            outcomes = waiting.counted(passing.outcomes(work.outcomes(asking.replay)))
-            counts, by_part = write_output(folder, outcomes, about)
+            counts, by_part = write_output(folder, waiting.counted(ended), about)
     return Constructed(counts, by_part, spending, waiting.error)
 
 
 def _seeds(work: Work) -> list[tuple[str, Seed]]:
     return list({(part.task, seed.id): (part.task, seed) for part in work.parts for seed in part.seeds}.values())
-
-
-def _is_answered(work: Work, asking: Asking, tell: Callable[[Progress], None]) -> bool:
-    """Whether the log alone ends all scripts: then nobody is asked, and no server is needed."""
-    for num, ended in enumerate(work.outcomes(asking.replay), 1):
-        if isinstance(ended.outcome, Failed) and not ended.outcome.is_final:
-            return False
-        tell(_progress(CONSTRUCTING, num, work.num, asking))
-    return True
-
-
-def _progress(what: str, num_done: int, num: int, asking: Asking) -> Progress:
-    away = [asking.teachers[number].title for number in sorted(asking.away)]
-    return Progress(what, num_done, num, asking.spending, away)
-
-
-def _ask(work: Work, asking: Asking, tell: Callable[[Progress], None]) -> None:
-    num_done = 0
-
-    def one_more() -> None:
-        nonlocal num_done
-        num_done += 1
-        tell(_progress(CONSTRUCTING, num_done, work.num, asking))
-
-    ask_all(asking, work.courses(), one_more)
-
-
-@contextmanager
-def _kept_until(
-    work: Work, asking: Asking, filters: Sequence[Filter], around: Surroundings, kind: type[Filter]
-) -> Iterator[tuple[Iterator[Draft], Callable[[], int]]]:
-    """The drafts that all filters before the one of this kind keep, and how many these are, as far as it is known."""
-    num = next(i for i, given in enumerate(filters) if isinstance(given, kind))
-    with filtering(filters[:num], around) as first:
-        outcomes = first.outcomes(work.outcomes(asking.replay))
-        # When the first comes, all are judged but for near copies: the number falls by these.
-        drafts = (one.outcome for one in outcomes if isinstance(one.outcome, Draft))
-        yield drafts, lambda: first.num_made - first.dropped.total()
-
-
-def _ask_grades(
-    asking: Asking,
-    course: GradingCourse,
-    served: Mapping[int, EndpointClient],
-    num_kept: Callable[[], int],
-    tell: Callable[[Progress], None],
-) -> None:
-    """Ask for what the log lacks."""
-    if course.may_begin:
-        look_at(asking, {i: client for i, client in served.items() if i == course.next_teacher})
-        ask_all(asking, [course], lambda: tell(_progress(GRADING, course.num_done, num_kept(), asking)))
 
 
 def _served(
@@ -327,10 +258,11 @@ def _shown(
     materials = _materials(recipes)
     if not any(material.passages for material in materials):
         return materials, {}
-    touches = read_held_out_runs(store, config.data.holdout, preparer.pipeline.tokenizer)
+    held_out = read_held_out(store, config.data.holdout, preparer.pipeline.tokenizer.plain)
     shown, num_hidden = [], dict[str, int]()
     for recipe, material in zip(recipes, materials, strict=True):
-        passages = tuple(passage for passage in material.passages if not touches(passage.text))
+        is_touched = held_out.touches([passage.text for passage in material.passages])
+        passages = tuple(passage for passage, no in zip(material.passages, is_touched, strict=True) if not no)
         if material.passages and not passages:
             raise UserError(
                 f"construct.recipes: {recipe.title}.documents: each passage shares {config.data.holdout.ngram_tokens} "

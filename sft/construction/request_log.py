@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from sft.construction.offset_table import OffsetTable
-from sft.construction.spending import Spending, most_tokens
+from sft.construction.spending import Spending, taken_tokens
 from sft.construction.teacher import TeacherId
 from sft.endpoint.chat import ChatReply, NoReply, read_kept_reply
 from sft.errors import UserError
 
 _SYNC_SECONDS = 0.2
 _NAME_CHARS = 32
+_BEGINS, _ASKED, _REPLY = b'{"request": "', b', "asked": {', b', "reply": {'
+_SORTED = json.JSONEncoder(sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Logged(NamedTuple):
 def request_name(teacher: TeacherId, asked: Mapping[str, Any], place: str) -> str:
     """The name of a request of this content to this teacher at this place of a script: 32 hexadecimal digits."""
     content = {"url": teacher.url, "model": teacher.model, "place": place, **asked}
-    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:_NAME_CHARS]
+    return sha256(_SORTED.encode(content).encode()).hexdigest()[:_NAME_CHARS]
 
 
 class RequestLog:
@@ -82,7 +84,7 @@ class RequestLog:
         """What is there of a request."""
         for offset in self._table.find(_hash(name)):
             self._reader.seek(offset)
-            line = json.loads(self._reader.readline())
+            line = _without_content(self._reader.readline())
             if line["request"] == name:
                 return _kept(line)
         return None
@@ -135,7 +137,7 @@ class RequestLog:
                 content = json.loads(line)
                 self._table.add(_hash(content["request"]), self._end)
                 self.models[content["url"]] = content["model"]
-                self.spending.count(most_tokens(content["asked"]), _kept(content).outcome)
+                self.spending.count(taken_tokens(content["asked"], _kept(content).outcome))
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"{self._path}:{number} is damaged ({error!r}). Remove this line: its request is then paid again."
@@ -191,6 +193,17 @@ def open_log(path: Path, spending: Spending) -> Iterator[RequestLog]:
         if syncing.ident is not None:
             syncing.join()
         log.close()
+
+
+def _without_content(line: bytes) -> Mapping[str, Any]:
+    """What is read of a line to answer a script: `asked` is most of it, and is skipped where `add` has written it.
+
+    A quote in a text of JSON follows a backslash. So none of these marks can be inside of a text.
+    """
+    asked, reply = line.find(_ASKED), line.rfind(_REPLY)
+    is_ours = line.startswith(_BEGINS) and 0 < asked < reply
+    content: Mapping[str, Any] = json.loads(line[:asked] + line[reply:] if is_ours else line)
+    return content
 
 
 def _kept(line: Mapping[str, Any]) -> Kept:

@@ -75,16 +75,16 @@ class Spending:
             self._num_reserved, self._reserved = self._num_reserved + 1, self._reserved + most
         return not self.reached
 
-    def settle(self, most: Tokens, outcome: ChatReply | NoReply | None) -> None:
+    def settle(self, most: Tokens, taken: Tokens | None) -> None:
         """Count a request that was reserved with `most`; None: it has ended without being counted."""
         self._num_reserved, self._reserved = self._num_reserved - 1, self._reserved - most
-        if outcome is not None:
-            self.count(most, outcome)
+        if taken is not None:
+            self.count(taken)
 
-    def count(self, most: Tokens, outcome: ChatReply | NoReply) -> None:
-        """Count a request that took at most this."""
+    def count(self, taken: Tokens) -> None:
+        """Count a request."""
         self.num_requests += 1
-        self.tokens += taken_tokens(most, outcome)
+        self.tokens += taken
 
 
 def most_tokens(asked: Mapping[str, Any]) -> Tokens:
@@ -92,12 +92,15 @@ def most_tokens(asked: Mapping[str, Any]) -> Tokens:
     return Tokens(-(-_num_bytes(asked) // _LEAST_BYTES_PER_TOKEN), int(asked["max_tokens"]))
 
 
-def taken_tokens(most: Tokens, outcome: ChatReply | NoReply) -> Tokens:
-    """What a request took; where the server does not say how many tokens, the most that it can be."""
+def taken_tokens(asked: Mapping[str, Any], outcome: ChatReply | NoReply) -> Tokens:
+    """What a request with this content took; where the server does not say how many tokens, the most that it can be."""
     if isinstance(outcome, NoReply):
         return Tokens()
-    prompt = most.prompt if outcome.num_prompt_tokens is None else outcome.num_prompt_tokens
-    return Tokens(prompt, most.reply if outcome.num_tokens is None else outcome.num_tokens)
+    prompt, reply = outcome.num_prompt_tokens, outcome.num_tokens
+    if prompt is None or reply is None:
+        most = most_tokens(asked)
+        return Tokens(most.prompt if prompt is None else prompt, most.reply if reply is None else reply)
+    return Tokens(prompt, reply)
 
 
 def usual_tokens(request: ChatRequest) -> Tokens:

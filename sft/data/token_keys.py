@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sft.data.rendering.chat_template import control_ids
-
 CONTROL = 1
 """The key of control tokens; every token with text has a larger key."""
 
@@ -17,6 +15,9 @@ def token_keys(tokenizer: Any) -> npt.NDArray[np.uint64]:
 
     A token that is part of a character counts by its bytes; an id without a token counts as white space.
     """
+    # A process that only compares keys needs no templates, whose imports take seconds.
+    from sft.data.rendering.chat_template import control_ids  # noqa: PLC0415
+
     vocab = tokenizer.get_vocab()
     keys = np.zeros(max(vocab.values()) + 1, dtype=np.uint64)
     keys[control_ids(tokenizer)] = CONTROL

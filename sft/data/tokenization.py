@@ -19,6 +19,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from sft.atomic_files import fingerprint
+from sft.data.plain_tokenizer import PlainTokenizer
 from sft.data.rendering.answer_spans import Span
 from sft.data.rendering.call_forms import shown_tokens
 from sft.data.rendering.chat_template import control_ids
@@ -49,6 +50,8 @@ class ExampleTokenizer:
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
+        self.plain = PlainTokenizer(backend)
+        """It alone."""
         vocab = tokenizer.get_vocab()
         stop_ids = control_ids(tokenizer)
         self.num_ids = max(vocab.values()) + 1  # not the number of tokens: a vocabulary may have gaps
@@ -81,8 +84,7 @@ class ExampleTokenizer:
 
     def ids_of(self, text: str) -> list[int]:
         """The ids of a text that is a whole prompt of the chat template."""
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
-        return ids
+        return self.plain.ids_of(text)
 
     def text_of(self, ids: Sequence[int]) -> str:
         """The text of tokens, with that of the control tokens."""

@@ -1,11 +1,11 @@
 """Drafts for the tests of filters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sft.construction.filters.chain import Filtering, filtering
-from sft.construction.filters.filter import OfHeldOut, Surroundings
+from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.registry import read_filters
 from sft.construction.recipes.recipe import Seed
 from sft.construction.script import Dropped, ScriptName
@@ -30,10 +30,11 @@ def passed(
     filters: Any,
     scratch: Path,
     known: Sequence[tuple[str, Seed]] = (),
-    of_held_out: OfHeldOut | None = None,
+    of_held_out: Callable[[Draft], str | None] | None = None,
 ) -> tuple[list[Ended], Filtering]:
     """What became of each, and the counts."""
-    around = Surroundings(scratch, known, of_held_out=None if of_held_out is None else lambda: of_held_out)
+    of_each = None if of_held_out is None else lambda: lambda some: [of_held_out(parts.draft) for parts in some]
+    around = Surroundings(scratch, known, of_held_out=of_each)
     ended = [Ended(ScriptName("few_shot", d.task, i), d) for i, d in enumerate(drafts)]
     with filtering(read_filters(filters), around) as one_pass:
         return list(one_pass.outcomes(ended)), one_pass

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sft.config import DataConfig, ModelConfig
 from sft.construction.filters.chain import filtering
+from sft.construction.filters.draft_parts import DraftParts
 from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.held_out_texts import read_held_out
 from sft.construction.filters.registry import FILTERS, filter_problems, read_filters
@@ -195,7 +196,11 @@ def test_drafts_that_touch_the_held_out_examples(
     model = ModelConfig(path=str(tiny_model_dir), dtype="float32")
     store, tokenizer = prepare_store(data, model), StoreRecipe.of(data, model).preparer.pipeline.tokenizer
     held_out = held_out_examples(store, data.holdout)
-    of_held_out = read_held_out(store, data.holdout, tokenizer)
+    texts = read_held_out(store, data.holdout, tokenizer.plain)
+
+    def of_held_out(one: Draft) -> str | None:
+        return texts.of([DraftParts(one)])[0]
+
     records = lines_of(small_records.instructions)
     drafts = {
         number: draft("\n".join(filter(None, (r["instruction"], r["input"]))), "Here are new words that nobody used")

@@ -159,12 +159,12 @@ def test_no_pattern_is_passed_over_for_lack_of_a_mark(pattern: str, may: Callabl
 
 
 def test_hostile_text_takes_no_time(tmp_path: Path) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     for text in ("“" * 50_000, "'a " * 20_000, "```" * 20_000, "[" * 50_000, "i'm sorry " * 5000, "\ud800" * 100):
         unquoted(text)
         everything = {**OFF, "refusals": True, "json": True, "form": {"max_words": 10**6}, "copies": 0.7}
         passed([draft(f"{text} a b c", text)], {k: v for k, v in everything.items()}, tmp_path)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(

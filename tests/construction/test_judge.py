@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from sft.construction.construction import CONSTRUCTING, GRADING, Progress, construct_all
+from sft.construction.construction import construct_all
 from sft.construction.filters.chain import filtering
 from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.registry import read_filters
+from sft.construction.replaying import CONSTRUCTING, GRADING, Progress
 from sft.construction.script import Dropped, ScriptName
 from sft.construction.work import Ended
 from sft.draft import Draft

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from sft.config import ModelConfig
-from sft.construction.filters.draft_parts import conversation_of
+from sft.construction.filters.draft_parts import DraftParts
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.recipe import About, Recipe, Seed
 from sft.construction.recipes.registry import RECIPES, read_recipes, recipe_problems
@@ -87,7 +87,7 @@ def test_each_record_is_rendered_by_a_chat_template(made: Path, tokenizer_dir: A
     tokenizer = load_tokenizer(ModelConfig(path=str(tokenizer_dir("mistral"))))
     renderer = ConversationRenderer(TemplateRenderer(tokenizer), frozenset(tokenizer.all_special_tokens))
     for line in lines_of(made / "records.jsonl"):
-        conversation = conversation_of(read_draft(line))
+        conversation = DraftParts(read_draft(line)).conversation
         assert conversation is not None
         (rendering,) = renderer.render(conversation)
         learned = [rendering.text[start:end] for start, end in rendering.answers]

@@ -94,7 +94,10 @@ def test_a_new_text_is_touched_by_runs_that_held_out_examples_alone_have(made, l
         {run for i in np.flatnonzero(side) for run in runs_of(store, i, length)} for side in (held_out, ~held_out)
     )
     alone = store_with([new])
-    assert runs.touch(new) == bool(runs_of(alone, 0, length) & (measured - training) if len(new) else False)
+    touched = bool(runs_of(alone, 0, length) & (measured - training) if len(new) else False)
+    assert runs.touch([new]).tolist() == [touched]
+    several = [[], new, [], new[: length - 1], new, []]
+    assert runs.touch(several).tolist() == [False, touched, False, False, touched, False]
 
 
 def test_a_run_lies_inside_one_example():

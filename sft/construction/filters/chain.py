@@ -1,34 +1,42 @@
 """All drafts go through all filters, one after the other, and each is counted once: made = kept + dropped.
 
-    Ended ──Filtering──▶ Ended, with `Dropped` in place of drafts that a filter does not keep
+    Ended ──pass──▶ Ended ──pass──▶ …   with `Dropped` in place of drafts that a filter does not keep
 
-A draft is judged by the filters in their order until one drops it. What all keep, each is told, so that a copy is one
-of something kept. Near copies are known only when all drafts are judged: until then outcomes lie in a file. A dear
-filter judges behind that, in a pass of its own.
+A draft is judged by the filters in their order until one drops it. What all of a pass keep, each is told, so that a
+copy is one of something kept. Near copies are known only when all drafts are judged: until then outcomes lie in a file.
+A dear filter begins a pass of its own: it judges only what those before it keep for good.
 """
 
 import json
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryFile, mkdtemp
 from typing import IO
 
-from sft.construction.filters.filter import Filter, Judge, Surroundings
+import numpy as np
+
+from sft.construction.filters.filter import Filter, Surroundings
+from sft.construction.filters.looking import Looking, Seen, looked_at
 from sft.construction.script import Dropped, Failed, Outcome, ScriptName
 from sft.construction.work import Ended
 from sft.draft import Draft, Provenance
 from sft.errors import UserError
 
+_ENCODER = json.JSONEncoder()
 _PREFIX = ".filters-"
 _PROVENANCE = tuple(Provenance.__dataclass_fields__)
 
+Why = tuple[str, str]
+"""The filter that drops a draft, and its reason."""
+
 
 class Filtering:
-    """One pass over all drafts; where a filter is dear, behind that of the filters before it."""
+    """All passes over all drafts."""
 
     def __init__(self, filters: Sequence[Filter], around: Surroundings) -> None:
         """`filters` in the order in which drafts go through them.
@@ -36,90 +44,148 @@ class Filtering:
         Raises:
             UserError: one cannot judge here.
         """
-        dear = max((i for i, given in enumerate(filters) if given.is_dear), default=0)
-        self._before = Filtering(filters[:dear], around) if dear else None
-        self._judges: list[tuple[Filter, Judge]] = [(given, given.begin(around)) for given in filters[dear:]]
+        dear = [i for i, given in enumerate(filters) if given.is_dear]
+        ends = [*dear, len(filters)]
+        self._passes = [_Pass(filters[start:end], around) for start, end in zip([0, *dear], ends, strict=True)]
         self._scratch = around.scratch
         self.num_made = self.num_kept = 0
         """Drafts that came to the filters, and those that all kept."""
-        self.dropped = Counter[tuple[str, str]]()
+        self.dropped = Counter[Why]()
         """By filter and reason."""
         self.noted = Counter[str]()
         """The same, as a text, of those that are counted and kept."""
 
     def outcomes(self, ended: Iterable[Ended]) -> Iterator[Ended]:
-        """The scripts in their order; `ended` is read once, to its end, before the first is given.
+        """The scripts in their order; `ended` is read once, to its end, and all is judged before this returns.
 
         Raises:
             AssertionError: a draft is not counted once.
             UserError: the disk is full.
         """
-        if self._before is not None:
-            ended = self._before.outcomes(ended)
-        try:
-            with TemporaryFile("w+", encoding="utf-8", dir=self._scratch) as file:
-                for one in ended:
-                    file.write(_line(one.name, self._judged(one.outcome)))
-                late = self._finish()
-                file.seek(0)
-                yield from self._with_late(file, late)
-        except OSError as error:
-            raise UserError(
-                f"construct.out: nothing can be written to {self._scratch.parent}: {error.strerror or error}. Make "
-                f"room, and give the same command again: nothing that was paid is lost."
-            ) from error
-        if self._before is not None:
-            self.num_made = self._before.num_made
-            self.dropped += self._before.dropped
-            self.noted += self._before.noted
+        num = 0
+        for one in self._passes:
+            try:
+                one.judge(ended, num)
+            except OSError as error:
+                raise UserError(
+                    f"construct.out: nothing can be written to {self._scratch.parent}: {error.strerror or error}. "
+                    f"Make room, and give the same command again: nothing that was paid is lost."
+                ) from error
+            self.dropped += one.dropped
+            self.noted += one.noted
+            ended, num = one, one.num_kept
+        self.num_made, self.num_kept = self._passes[0].num_made, self._passes[-1].num_kept
         assert self.num_made == self.num_kept + self.dropped.total(), (self.num_made, self.num_kept, self.dropped)
+        return iter(ended)
 
-    def _judged(self, outcome: Outcome) -> Outcome:
-        if not isinstance(outcome, Draft):
-            return outcome
-        self.num_made += 1
-        concerned = [(given, judge) for given, judge in self._judges if given.concerns(outcome)]
-        for given, judge in concerned:
-            reason = judge.judge(outcome)
-            if scores := judge.scores(outcome):
-                provenance = replace(outcome.provenance, scores={**outcome.provenance.scores, **scores})
-                outcome = replace(outcome, provenance=provenance)
-            if reason:
-                self.dropped[given.name, reason] += 1
-                return Dropped(outcome, given.name, reason)
-        for given, judge in concerned:
-            if what := judge.note(outcome):
-                self.noted[f"{given.name}: {what}"] += 1
-            judge.keep(outcome)
-        return outcome
+    def close(self) -> None:
+        """Nothing more is read."""
+        for one in self._passes:
+            one.close()
 
-    def _finish(self) -> list[tuple[Filter, str, Iterator[bool]]]:
-        ends = [(given, judge.finish()) for given, judge in self._judges]
-        return [(given, late.reason, iter(late.dropped.tolist())) for given, late in ends if late is not None]
 
-    def _with_late(self, file: IO[str], late: Sequence[tuple[Filter, str, Iterator[bool]]]) -> Iterator[Ended]:
-        for line in file:
+class _Pass:
+    """Filters that judge in one go. When they have, it can be read as often as wanted."""
+
+    def __init__(self, filters: Sequence[Filter], around: Surroundings) -> None:
+        self._judges = [(given, given.begin(around)) for given in filters]
+        self._looking = Looking([(given, given.look(around), judge is None) for given, judge in self._judges])
+        self._around = around
+        # It has no name, and is gone with this process.
+        self._file: IO[str] = TemporaryFile("w+", encoding="utf-8", dir=around.scratch)  # noqa: SIM115
+        """What came in, but with scores."""
+        self._whys: dict[Why, int] = {}
+        """Each with a number, from 1."""
+        self._verdicts = array("I")
+        """Of each line the number of its `Why`; 0: it is not dropped here."""
+        self._told = array("H")
+        """Of each line which judges were told that it is kept, as bits."""
+        self.num_made = 0
+        self.noted = Counter[str]()
+
+    @property
+    def dropped(self) -> Counter[Why]:
+        """By filter and reason."""
+        counts = np.bincount(np.frombuffer(self._verdicts, np.uint32), minlength=len(self._whys) + 1)
+        return Counter({why: int(counts[number]) for why, number in self._whys.items()})
+
+    @property
+    def num_kept(self) -> int:
+        """Of the drafts that came in."""
+        return self.num_made - self.dropped.total()
+
+    def judge(self, ended: Iterable[Ended], num: int) -> None:
+        """Judge all; where a dear filter is the first, they are read twice, and hold `num` drafts."""
+        dear = next((given for given, _ in self._judges if given.is_dear), None)
+        if dear is not None:
+            drafts = (one.outcome for one in ended if isinstance(one.outcome, Draft))
+            self._around.prepare(dear, (draft for draft in drafts if dear.concerns(draft)), num)
+        for one, seen in looked_at(self._looking, ended):
+            self._verdicts.append(0)
+            self._told.append(0)
+            outcome = self._judged(one.outcome, seen) if isinstance(one.outcome, Draft) else one.outcome
+            self._file.write(_line(one.name, outcome))
+        self._finish()
+
+    def close(self) -> None:
+        """Its file is gone."""
+        self._file.close()
+
+    def __iter__(self) -> Iterator[Ended]:
+        self._file.seek(0)
+        whys = [("", ""), *self._whys]
+        for line, verdict in zip(self._file, self._verdicts, strict=True):
             one = _ended(line)
-            draft = one.outcome
-            if isinstance(draft, Draft):
-                # Each judge was told of the drafts that it concerns, in this order.
-                told = [(g.name, reason) for g, reason, is_dropped in late if g.concerns(draft) and next(is_dropped)]
-                if told:
-                    self.dropped[told[0]] += 1
-                    one = one._replace(outcome=Dropped(draft, *told[0]))
-                else:
-                    self.num_kept += 1
+            if verdict:
+                assert isinstance(one.outcome, Draft)
+                one = one._replace(outcome=Dropped(one.outcome, *whys[verdict]))
             yield one
+
+    def _judged(self, draft: Draft, seen: Seen) -> Draft:
+        """Judge what is the last one so far; returns it with its scores."""
+        self.num_made += 1
+        told = []
+        for number, (given, judge) in enumerate(self._judges):
+            if not given.concerns(draft):
+                continue
+            reason = seen[number] if judge is None else judge.judge(draft, seen[number])
+            if judge is not None:
+                told.append((number, judge))
+                if scores := judge.scores(draft):
+                    provenance = replace(draft.provenance, scores={**draft.provenance.scores, **scores})
+                    draft = replace(draft, provenance=provenance)
+            if reason:
+                self._verdicts[-1] = self._number_of((given.name, reason))
+                return draft
+        for number, judge in told:
+            if what := judge.note(seen[number]):
+                self.noted[f"{self._judges[number][0].name}: {what}"] += 1
+            judge.keep(draft, seen[number])
+            self._told[-1] |= 1 << number
+        return draft
+
+    def _finish(self) -> None:
+        """What judges drop once they have seen all; the first one's reason counts."""
+        told, verdicts = np.frombuffer(self._told, np.uint16), np.frombuffer(self._verdicts, np.uint32)
+        for number, (given, judge) in enumerate(self._judges):
+            if judge is not None and (late := judge.finish()) is not None:
+                # The judge was told of these lines, in this order.
+                lines = np.flatnonzero(told & (1 << number))[late.dropped]
+                verdicts[lines[verdicts[lines] == 0]] = self._number_of((given.name, late.reason))
+
+    def _number_of(self, why: Why) -> int:
+        return self._whys.setdefault(why, len(self._whys) + 1)
 
 
 @contextmanager
 def filtering(filters: Sequence[Filter], around: Surroundings) -> Iterator[Filtering]:
-    """A pass whose scratch is a folder in `around.scratch`, which goes with it; so does what a killed one left."""
+    """The passes. Their scratch is a folder in `around.scratch`. It goes with them, as does what a killed one left."""
     for left in around.scratch.glob(f"{_PREFIX}*"):
         rmtree(left, ignore_errors=True)
     scratch = Path(mkdtemp(prefix=_PREFIX, dir=around.scratch))
     try:
-        yield Filtering(filters, replace(around, scratch=scratch))
+        with closing(Filtering(filters, replace(around, scratch=scratch))) as passes:
+            yield passes
     finally:
         rmtree(scratch, ignore_errors=True)
 
@@ -127,11 +193,11 @@ def filtering(filters: Sequence[Filter], around: Surroundings) -> Iterator[Filte
 def _line(name: ScriptName, outcome: Outcome) -> str:
     """Shorter to write than `Draft.as_json`, which hashes, and is called once the line is final."""
     if isinstance(outcome, Failed):
-        return json.dumps([name, [outcome.reason, outcome.is_final]]) + "\n"
+        return _ENCODER.encode([name, [outcome.reason, outcome.is_final]]) + "\n"
     draft = outcome.draft if isinstance(outcome, Dropped) else outcome
     why = [outcome.filter, outcome.reason] if isinstance(outcome, Dropped) else []
     of = [getattr(draft.provenance, field) for field in _PROVENANCE]
-    return json.dumps([name, [], of, draft.messages, draft.task, draft.tools, draft.evidence, why]) + "\n"
+    return _ENCODER.encode([name, [], of, draft.messages, draft.task, draft.tools, draft.evidence, why]) + "\n"
 
 
 def _ended(line: str) -> Ended:

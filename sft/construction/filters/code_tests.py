@@ -55,8 +55,9 @@ class _CodeJudge(Judge):
         except UserError as error:
             raise UserError(f"construct.filters.code: {str(error).removeprefix('score: code: ')}") from error
 
-    def judge(self, draft: Draft) -> str | None:
+    def judge(self, draft: Draft, seen: object) -> str | None:
         """Run it."""
+        del seen
         tests = tuple(text_list_evidence(draft, "tests"))
         if not tests:
             return "it has no tests" if self._required else None

@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from sft.construction.filters.filter import Filter, Judge, Surroundings
+from sft.construction.filters.filter import Filter, Judge, Look, Surroundings
 
 Likeness = Annotated[float, Field(gt=0.0, le=1.0)]
 
@@ -31,6 +31,14 @@ class Copies(Filter):
     """The ROUGE-L at which a prompt is a copy. Empty: prompts may be alike."""
     near: Likeness | None = 0.8
     """The share of runs of five words in common at which a record is a copy. Empty: they may be nearly equal."""
+
+    def look(self, around: Surroundings) -> Look:
+        """It sees what drafts are compared by."""
+        from sft.construction.filters.compared_words import ComparedWords  # noqa: PLC0415  (as below)
+        from sft.construction.filters.copy_judge import CopyLook  # noqa: PLC0415
+
+        words = None if self.similarity_to_existing is None else ComparedWords(around.seeds)
+        return CopyLook(words, with_signature=self.near is not None)
 
     def begin(self, around: Surroundings) -> Judge:
         """A judge that remembers what is kept."""

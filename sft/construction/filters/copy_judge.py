@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sft.construction.filters.compared_words import ComparedWords
-from sft.construction.filters.draft_parts import UNREADABLE, conversation_of, conversation_of_pair, text_evidence
-from sft.construction.filters.filter import Judge, Late, Surroundings
+from sft.construction.filters.draft_parts import UNREADABLE, DraftParts, conversation_of_pair, text_evidence
+from sft.construction.filters.filter import Judge, Late, Look, Surroundings
 from sft.construction.filters.near_copies import NearCopies
 from sft.construction.offset_table import OffsetTable
 from sft.construction.prompt_pool import PromptPool
@@ -16,11 +16,32 @@ from sft.draft import Draft
 from sft.schema import Conversation
 
 
-class _Judged(NamedTuple):
-    conversation: Conversation
+class Compared(NamedTuple):
+    """What a draft is compared by."""
+
     hashed: RecordHashes
     words: list[str]
-    """By which it is compared; none without a pool."""
+    """None where prompts may be alike."""
+    signature: bytes
+    """Empty where records may be nearly equal."""
+
+
+class CopyLook(Look):
+    """Sees what drafts are compared by."""
+
+    def __init__(self, words: ComparedWords | None, *, with_signature: bool) -> None:
+        """`words`: None where prompts may be alike."""
+        self._words, self._with_signature = words, with_signature
+
+    def see(self, parts: DraftParts) -> Compared | None:
+        """None where training could not read it."""
+        if parts.conversation is None:
+            return None
+        words = self._words.of(parts.draft) if self._words is not None else []
+        signature = b""
+        if self._with_signature:
+            signature = minhash(_without_passage(parts.conversation, parts.draft)).tobytes()
+        return Compared(parts.hashed, words, signature)
 
 
 class CopyJudge(Judge):
@@ -28,7 +49,7 @@ class CopyJudge(Judge):
 
     def __init__(self, likeness: float | None, near: float | None, around: Surroundings) -> None:
         """`likeness` by ROUGE-L, `near` by MinHash; None: not looked at."""
-        self._words = ComparedWords(around.seeds)
+        words = ComparedWords(around.seeds)
         self._trained = around.trained_prompts
         self._equal, self._whole, self._num_seeds = OffsetTable(), OffsetTable(), len(around.seeds)
         self._pool = PromptPool(likeness) if likeness else None
@@ -39,53 +60,46 @@ class CopyJudge(Judge):
             self._equal.add(hashed.prompt, number)
             self._whole.add(hashed.content, number)
             if self._pool is not None:
-                self._pool.add(self._words.of_prompt(seed.prompt, task))
+                self._pool.add(words.of_prompt(seed.prompt, task))
             if self._near:
-                self._near.add(minhash(conversation))
+                self._near.add(minhash(conversation).tobytes())
         self._num_kept = 0
-        self._judged: _Judged | None = None
-        """The draft that was judged last, which is also the one that is kept."""
         self._may_be_near = bytearray()
 
-    def judge(self, draft: Draft) -> str | None:
+    def judge(self, draft: Draft, seen: Compared | None) -> str | None:
         """Against seeds, training data, and the drafts that are kept so far.
 
         A draft that answers a seed's own prompt (`prompt_of`), has another wording of it (`wording_of`), or has its
         answer (`answer_of`) is to be like the seed in this.
         """
-        conversation = conversation_of(draft)
-        if conversation is None:
+        if seen is None:
             return UNREADABLE
-        hashed = hash_record(conversation)
-        words = self._words.of(draft) if self._pool is not None else []
-        self._judged = _Judged(conversation, hashed, words)
         if text_evidence(draft, "prompt_of"):
-            number = next(self._whole.find(hashed.content), None)
+            number = next(self._whole.find(seen.hashed.content), None)
             return None if number is None else f"it equals {self._of(number)}"
-        number = next(self._equal.find(hashed.prompt), None)
+        number = next(self._equal.find(seen.hashed.prompt), None)
         if number is not None:
             return f"its prompt equals that of {self._of(number)}"
-        if self._trained is not None and _is_in(self._trained, hashed.prompt):
+        if self._trained is not None and _is_in(self._trained, seen.hashed.prompt):
             return "its prompt equals that of a training record"
         is_like = text_evidence(draft, "wording_of")
-        if self._pool is not None and not is_like and words:
-            number = self._pool.find(words)
+        if self._pool is not None and not is_like and seen.words:
+            number = self._pool.find(seen.words)
             if number is not None:
                 return f"its prompt is like that of {self._of(number)} (ROUGE-L)"
         return None
 
-    def keep(self, draft: Draft) -> None:
+    def keep(self, draft: Draft, seen: Compared) -> None:
         """Remember it."""
-        assert self._judged is not None, "it was judged"
-        (conversation, hashed, words), is_to_be_like = self._judged, _is_to_be_like(draft)
-        self._equal.add(hashed.prompt, self._num_seeds + self._num_kept)
+        is_to_be_like = _is_to_be_like(draft)
+        self._equal.add(seen.hashed.prompt, self._num_seeds + self._num_kept)
         if is_to_be_like:
-            self._whole.add(hashed.content, self._num_seeds + self._num_kept)
+            self._whole.add(seen.hashed.content, self._num_seeds + self._num_kept)
         self._num_kept += 1
         if self._pool is not None:
-            self._pool.add(words)
+            self._pool.add(seen.words)
         if self._near:
-            self._near.add(minhash(_without_passage(conversation, draft)))
+            self._near.add(seen.signature)
             self._may_be_near.append(is_to_be_like)
 
     def finish(self) -> Late | None:

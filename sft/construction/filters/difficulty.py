@@ -57,8 +57,9 @@ class _DifficultyJudge(Judge):
         self._given, self._losses = given, around.losses
         self._scores: dict[str, float] = {}
 
-    def judge(self, draft: Draft) -> str | None:
+    def judge(self, draft: Draft, seen: object) -> str | None:
         """By what was measured; what cannot be compared is kept."""
+        del seen
         given, measured = self._given, self._losses(draft)
         self._scores = {}
         if isinstance(measured, Failed):

@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from sft.construction.filters.draft_parts import UNREADABLE, conversation_of
-from sft.construction.filters.filter import Filter, Judge, Late, Surroundings
+from sft.construction.filters.draft_parts import UNREADABLE, DraftParts
+from sft.construction.filters.filter import Filter, Judge, Late, Look, Surroundings
 from sft.construction.filters.near_copies import NearCopies
 from sft.data.duplicates import minhash
 from sft.draft import Draft
@@ -31,24 +31,32 @@ class Diversity(Filter):
     at_least: Annotated[float, Field(ge=0.1, le=1.0)] = 0.3
     """The least likeness for which a draft is dropped."""
 
+    def look(self, around: Surroundings) -> Look:
+        """It sees a signature."""
+        return _DiversityLook()
+
     def begin(self, around: Surroundings) -> Judge:
         """It remembers a signature of each."""
         return _DiversityJudge(self, NearCopies(around.scratch / "diversity"))
+
+
+class _DiversityLook(Look):
+    def see(self, parts: DraftParts) -> bytes | None:
+        """None where training could not read it."""
+        return None if parts.conversation is None else minhash(parts.conversation).tobytes()
 
 
 class _DiversityJudge(Judge):
     def __init__(self, given: Diversity, copies: NearCopies) -> None:
         self._given, self._copies = given, copies
 
-    def judge(self, draft: Draft) -> str | None:
+    def judge(self, draft: Draft, seen: bytes | None) -> str | None:
         """Only what training can read is compared."""
-        return UNREADABLE if conversation_of(draft) is None else None
+        return UNREADABLE if seen is None else None
 
-    def keep(self, draft: Draft) -> None:
+    def keep(self, draft: Draft, seen: bytes) -> None:
         """Remember it."""
-        conversation = conversation_of(draft)
-        assert conversation is not None, "it was judged"
-        self._copies.add(minhash(conversation))
+        self._copies.add(seen)
 
     def finish(self) -> Late | None:
         """Lower the bound until the share is reached."""

@@ -1,7 +1,8 @@
 """The parts of a draft that filters look at: what is asked, what is answered, and what is compared with others."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from sft.data.formats.messages import read_messages
 from sft.draft import Draft
@@ -9,10 +10,37 @@ from sft.errors import RecordError
 from sft.schema import Conversation, Message, RecordLocation
 from sft.thoughts import without_thought
 
+if TYPE_CHECKING:
+    from sft.data.duplicates import RecordHashes
+
 UNREADABLE = "training could not read it"
 """Why a draft is dropped by each filter that compares conversations."""
 
 _NOWHERE = RecordLocation("", 1)
+
+
+class DraftParts:
+    """A draft, and what several filters need of it: made once, when the first one asks."""
+
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+
+    @cached_property
+    def conversation(self) -> Conversation | None:
+        """As training would read it; None if it could not."""
+        try:
+            messages = read_messages({"messages": [*self.draft.messages]}, {})
+        except RecordError:
+            return None
+        return Conversation(messages, self.draft.task, "", 0, _NOWHERE, self.draft.tools)
+
+    @cached_property
+    def hashed(self) -> "RecordHashes":
+        """The hashes of the conversation, which there is."""
+        from sft.data.duplicates import hash_record  # noqa: PLC0415  (a config is read without it)
+
+        assert self.conversation is not None
+        return hash_record(self.conversation)
 
 
 def prompt_of(draft: Draft) -> str:
@@ -35,15 +63,6 @@ def answers_of(draft: Draft) -> Iterator[str]:
 def has_calls(draft: Draft) -> bool:
     """Whether its last turn calls tools."""
     return bool(draft.messages) and bool(draft.messages[-1].get("tool_calls"))
-
-
-def conversation_of(draft: Draft) -> Conversation | None:
-    """As training would read it; None if it could not."""
-    try:
-        messages = read_messages({"messages": [*draft.messages]}, {})
-    except RecordError:
-        return None
-    return Conversation(messages, draft.task, "", 0, _NOWHERE, draft.tools)
 
 
 def conversation_of_pair(prompt: str, answer: str, task: str) -> Conversation:

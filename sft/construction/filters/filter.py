@@ -1,17 +1,19 @@
-"""What a filter is: settings that a config gives, and a judge that is made of them for one pass over all drafts.
+"""What a filter is: settings that a config gives, and what is made of them for one pass over all drafts.
 
-Filter ──begin(Surroundings)──▶ Judge ──judge(Draft)──▶ why it is dropped, or None
-                                  └─keep(Draft): all filters keep it
+Filter ──look(Surroundings)──▶ Look ──see(draft)──▶ why it is dropped, or None: by itself, so in any process
+Filter ──begin(Surroundings)──▶ Judge ──judge(Draft, what its look saw)──▶ the same, in the order of the scripts
+                                  └─keep(Draft, …): all filters keep it
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from sft.construction.filters.draft_parts import DraftParts
 from sft.construction.recipes.recipe import Seed
 from sft.construction.script import Failed
 from sft.draft import Draft
@@ -20,8 +22,8 @@ if TYPE_CHECKING:  # a config is read without the imports of the data
     from sft.data.duplicates import Hashes
     from sft.schema import BoolArray
 
-OfHeldOut = Callable[[Draft], str | None]
-"""What a draft has in common with what is measured on, in words; None for nothing."""
+OfHeldOut = Callable[[Sequence[DraftParts]], Sequence[str | None]]
+"""What each of some drafts has in common with what is measured on, in words; None for nothing. It can be pickled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Surroundings:
     """The losses of the model that is trained, `loss` and `ifd`, or why there are none; None where nobody measures."""
     grade: Callable[[Draft], float | Failed] | None = None
     """The grade that a judging model has given, or why there is none; None where nobody judges."""
+    prepare: "Callable[[Filter, Iterable[Draft], int], None]" = lambda judging, drafts, num: None
+    """Called before a dear filter judges, with all that come to it, `num` at most: they can be measured then."""
 
 
 class Late(NamedTuple):
@@ -52,11 +56,23 @@ class Late(NamedTuple):
     """True for each of those that `keep` was called with, in their order, that is dropped."""
 
 
-class Judge(ABC):
-    """Judges drafts in the order of their scripts."""
+class Look(ABC):
+    """Looks at drafts, at each by itself: any process may do it, at many together. It can be pickled."""
 
     @abstractmethod
-    def judge(self, draft: Draft) -> str | None:
+    def see(self, parts: DraftParts) -> Any:
+        """What is seen in a draft: where the filter has no judge, why it is dropped, or None."""
+
+    def see_all(self, drafts: Sequence[DraftParts]) -> Sequence[Any]:
+        """What is seen in each."""
+        return [self.see(parts) for parts in drafts]
+
+
+class Judge(ABC):
+    """Judges drafts in the order of their scripts. `seen` is what the filter's look saw, None if it has none."""
+
+    @abstractmethod
+    def judge(self, draft: Draft, seen: Any) -> str | None:
         """Why it is dropped, in words that many drafts may share: they are counted by it. None keeps it."""
 
     def scores(self, draft: Draft) -> Mapping[str, float]:
@@ -64,14 +80,14 @@ class Judge(ABC):
         del draft
         return {}
 
-    def note(self, draft: Draft) -> str | None:
+    def note(self, seen: Any) -> str | None:
         """What is counted of a draft that is kept all the same."""
-        del draft
+        del seen
         return None
 
-    def keep(self, draft: Draft) -> None:
+    def keep(self, draft: Draft, seen: Any) -> None:
         """Called with each draft that all filters keep, before the next one is judged."""
-        del draft
+        del draft, seen
 
     def finish(self) -> Late | None:
         """Called once, behind the last draft."""
@@ -94,13 +110,23 @@ class Filter(BaseModel, ABC):
     tasks: tuple[str, ...] = ()
     """Only drafts of these tasks are judged. Default: all."""
 
-    @abstractmethod
-    def begin(self, around: Surroundings) -> Judge:
-        """A judge for one pass over all drafts.
+    def look(self, around: Surroundings) -> Look | None:
+        """What looks at each draft by itself; None if nothing has to.
+
+        Raises:
+            UserError: it cannot look here.
+        """
+        del around
+        return None
+
+    def begin(self, around: Surroundings) -> Judge | None:
+        """A judge for one pass over all drafts; None: what is seen of a draft decides.
 
         Raises:
             UserError: it cannot judge here.
         """
+        del around
+        return None
 
     def concerns(self, draft: Draft) -> bool:
         """Whether it is of a task that is judged."""

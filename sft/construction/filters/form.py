@@ -9,15 +9,14 @@ from pydantic import Field, PositiveInt, model_validator
 
 from sft.construction.filters.draft_parts import (
     UNREADABLE,
+    DraftParts,
     answer_of,
     answers_of,
-    conversation_of,
     has_calls,
     prompt_of,
 )
-from sft.construction.filters.filter import Filter, Judge, Surroundings
+from sft.construction.filters.filter import Filter, Look, Surroundings
 from sft.data.markers import strip_markers
-from sft.draft import Draft
 from sft.errors import RecordError
 from sft.scoring.words import words_of
 
@@ -49,27 +48,27 @@ class Form(Filter):
             raise ValueError(f"min_words and min_answer_words are at most max_words, which is {self.max_words}")
         return self
 
-    def begin(self, around: Surroundings) -> Judge:
-        """Stateless."""
-        return _FormJudge(self, around.special_tokens)
+    def look(self, around: Surroundings) -> Look:
+        """By its settings, and the control tokens of the tokenizer."""
+        return _FormLook(self, around.special_tokens)
 
 
-class _FormJudge(Judge):
+class _FormLook(Look):
     def __init__(self, form: Form, special_tokens: frozenset[str]) -> None:
         self._form, self._special_tokens = form, special_tokens
 
-    def judge(self, draft: Draft) -> str | None:
+    def see(self, parts: DraftParts) -> str | None:
         """The first of the rules that it breaks."""
+        draft = parts.draft
         prompt, answer, calls = prompt_of(draft), answer_of(draft), has_calls(draft)
         if not prompt.strip():
             return "the prompt is empty"
         if not all(text.strip() for text in answers_of(draft)) or not (answer.strip() or calls):
             return "the answer is empty"
-        conversation = conversation_of(draft)
-        if conversation is None:
+        if parts.conversation is None:
             return UNREADABLE
         try:
-            strip_markers(conversation, self._special_tokens)
+            strip_markers(parts.conversation, self._special_tokens)
         except RecordError:
             return "training would refuse it: it has control tokens of the model's tokenizer"
         return self._by_words(prompt, answer, calls)

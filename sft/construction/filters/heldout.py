@@ -5,9 +5,11 @@ tokens that a held-out example has and no training example (`sft.data.planning.o
 is the wording of a task, or an overlap that `sft prepare` counts without any draft.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from sft.construction.filters.filter import Filter, Judge, OfHeldOut, Surroundings
+from sft.construction.filters.draft_parts import DraftParts
+from sft.construction.filters.filter import Filter, Judge, Look, OfHeldOut, Surroundings
 from sft.draft import Draft
 
 
@@ -20,19 +22,32 @@ class HeldOut(Filter):
     mode: Literal["remove", "count"] = "remove"
     """`count` keeps them, and says in the manifest how many there are."""
 
-    def begin(self, around: Surroundings) -> Judge:
-        """A judge that reads what is held out."""
-        return _HeldOutJudge(self.mode, around.of_held_out() if around.of_held_out else lambda draft: None)
+    def look(self, around: Surroundings) -> Look | None:
+        """By what is held out, which is read now."""
+        return None if around.of_held_out is None else _HeldOutLook(around.of_held_out())
+
+    def begin(self, around: Surroundings) -> Judge | None:
+        """What is seen decides, or is counted."""
+        return _Counting() if self.mode == "count" else None
 
 
-class _HeldOutJudge(Judge):
-    def __init__(self, mode: str, of_held_out: OfHeldOut) -> None:
-        self._mode, self._of_held_out = mode, of_held_out
+class _HeldOutLook(Look):
+    def __init__(self, of_held_out: OfHeldOut) -> None:
+        self._of_held_out = of_held_out
 
-    def judge(self, draft: Draft) -> str | None:
-        """By `remove`."""
-        return self._of_held_out(draft) if self._mode == "remove" else None
+    def see(self, parts: DraftParts) -> str | None:
+        """In one draft."""
+        return self._of_held_out([parts])[0]
 
-    def note(self, draft: Draft) -> str | None:
-        """By `count`."""
-        return self._of_held_out(draft) if self._mode == "count" else None
+    def see_all(self, drafts: Sequence[DraftParts]) -> Sequence[str | None]:
+        """Texts are tokenized together."""
+        return self._of_held_out(drafts)
+
+
+class _Counting(Judge):
+    def judge(self, draft: Draft, seen: str | None) -> None:
+        """Keep it."""
+
+    def note(self, seen: str | None) -> str | None:
+        """Count it."""
+        return seen

@@ -12,9 +12,8 @@ from pydantic import Field, field_validator
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from sft.construction.filters.draft_parts import answer_of, has_calls
-from sft.construction.filters.filter import Filter, Judge, Surroundings
-from sft.draft import Draft
+from sft.construction.filters.draft_parts import DraftParts, answer_of, has_calls
+from sft.construction.filters.filter import Filter, Look, Surroundings
 from sft.scoring.json_equal import NO_JSON
 
 _BEGINS = re.compile(r"\s*(?:```json\b|\{\s*[\"}]|\[\s*[\[{\"\]])", re.IGNORECASE)
@@ -44,17 +43,18 @@ class JsonAnswer(Filter):
                 raise ValueError(f"{task}: it is no JSON schema: {error.message}") from None
         return schemas
 
-    def begin(self, around: Surroundings) -> Judge:
-        """Stateless."""
-        return _JsonJudge(self)
+    def look(self, around: Surroundings) -> Look:
+        """By its settings alone."""
+        return _JsonLook(self)
 
 
-class _JsonJudge(Judge):
+class _JsonLook(Look):
     def __init__(self, given: JsonAnswer) -> None:
         self._given = given
 
-    def judge(self, draft: Draft) -> str | None:
+    def see(self, parts: DraftParts) -> str | None:
         """Parses, then fits."""
+        draft = parts.draft
         if has_calls(draft):
             return None
         answer, own = answer_of(draft), draft.evidence.get("schema")

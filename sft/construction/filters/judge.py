@@ -70,8 +70,9 @@ class _GradeJudge(Judge):
         self._given, self._grade = given, around.grade
         self._scores: dict[str, float] = {}
 
-    def judge(self, draft: Draft) -> str | None:
+    def judge(self, draft: Draft, seen: object) -> str | None:
         """By the grade in the log."""
+        del seen
         graded = self._grade(draft)
         if isinstance(graded, Failed):
             self._scores = {}

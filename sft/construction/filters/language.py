@@ -10,10 +10,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
-from sft.construction.filters.draft_parts import answers_of, prompt_of
-from sft.construction.filters.filter import Filter, Judge, Surroundings
+from sft.construction.filters.draft_parts import DraftParts, answers_of, prompt_of
+from sft.construction.filters.filter import Filter, Look, Surroundings
 from sft.construction.filters.refusals import unquoted
-from sft.draft import Draft
 from sft.errors import UserError
 
 _NO_LANGUAGE = "zxx"
@@ -41,31 +40,33 @@ class Language(Filter):
     certainty: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     """The least probability of another language for which a draft is dropped."""
 
-    def begin(self, around: Surroundings) -> Judge:
-        """Load what tells languages apart.
+    def look(self, around: Surroundings) -> Look:
+        """By what tells languages apart.
 
         Raises:
             UserError: it is not installed, or does not know a language.
         """
-        return _LanguageJudge(self, *_classifier())
-
-
-class _LanguageJudge(Judge):
-    def __init__(self, given: Language, classify: Callable[[str], tuple[str, float]], known: list[str]) -> None:
-        self._given, self._classify = given, classify
-        if unknown := [code for code in given.allowed if code not in known]:
+        _, known = _classifier()
+        if unknown := [code for code in self.allowed if code not in known]:
             raise UserError(
                 f"construct.filters.language: py3langid does not know {', '.join(unknown)}. It knows "
                 f"{', '.join(sorted(known))}."
             )
+        return _LanguageLook(self)
 
-    def judge(self, draft: Draft) -> str | None:
+
+class _LanguageLook(Look):
+    def __init__(self, given: Language) -> None:
+        self._given = given
+
+    def see(self, parts: DraftParts) -> str | None:
         """The prompt, then each answer; what is quoted and code does not count."""
+        classify, draft = _classifier()[0], parts.draft
         for part, text in (("prompt", prompt_of(draft)), *(("answer", answer) for answer in answers_of(draft))):
             said = unquoted(text).strip()[:_MOST_CHARS]
             if len(said) < self._given.min_chars:
                 continue
-            language, certainty = self._classify(said)
+            language, certainty = classify(said)
             wanted = (*self._given.allowed, _NO_LANGUAGE)
             if certainty >= self._given.certainty and language not in wanted:
                 return f"the {part} is in another language ({language})"

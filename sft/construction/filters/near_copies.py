@@ -22,9 +22,9 @@ class NearCopies:
         self._path = scratch / "signatures"
         self._file = self._path.open("wb")
 
-    def add(self, signature: Signatures) -> None:
-        """The next one: (NUM_PERMUTATIONS,)."""
-        self._file.write(np.ascontiguousarray(signature, np.uint32).data)
+    def add(self, signature: bytes) -> None:
+        """The next one: the bytes of a signature, (NUM_PERMUTATIONS,) of uint32."""
+        self._file.write(signature)
         self.num += 1
 
     def close(self) -> None:

@@ -5,9 +5,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from sft.construction.filters.draft_parts import answer_of, text_list_evidence
-from sft.construction.filters.filter import Judge, Surroundings, Verifier
-from sft.draft import Draft
+from sft.construction.filters.draft_parts import DraftParts, answer_of, text_list_evidence
+from sft.construction.filters.filter import Look, Surroundings, Verifier
 from sft.scoring.number import Number
 from sft.scoring.scorer import Answer, Question
 
@@ -39,23 +38,23 @@ class Numbers(Verifier):
             raise ValueError(f"at_least is at most agree_of, which is {self.agree_of}")
         return self
 
-    def begin(self, around: Surroundings) -> Judge:
-        """Stateless."""
-        return _NumberJudge(self)
+    def look(self, around: Surroundings) -> Look:
+        """By its settings alone."""
+        return _NumberLook(self)
 
 
-class _NumberJudge(Judge):
+class _NumberLook(Look):
     def __init__(self, numbers: Numbers) -> None:
         self._given, self._scorer = numbers, Number(tolerance=numbers.tolerance)
 
-    def judge(self, draft: Draft) -> str | None:
+    def see(self, parts: DraftParts) -> str | None:
         """By `sft.scoring.number`."""
-        given, others = self._given, text_list_evidence(draft, "answers")
+        given, others = self._given, text_list_evidence(parts.draft, "answers")
         if not others:
             return "it has no further answers" if given.required else None
         if len(others) < given.agree_of:
             return f"it has fewer than {given.agree_of} further answers"
-        reference = Question(references=(answer_of(draft),))
+        reference = Question(references=(answer_of(parts.draft),))
         verdicts = [self._scorer.judge(Answer(other), reference) for other in others[: given.agree_of]]
         if verdicts[0].failed:
             return "the answer comes to no number"

@@ -5,9 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from sft.construction.filters.draft_parts import answer_of, text_evidence
-from sft.construction.filters.filter import Judge, Surroundings, Verifier
-from sft.draft import Draft
+from sft.construction.filters.draft_parts import DraftParts, answer_of, text_evidence
+from sft.construction.filters.filter import Look, Surroundings, Verifier
 from sft.scoring.words import words_and_numbers_of
 
 _DIGIT = re.compile(r"\d")
@@ -24,17 +23,18 @@ class Passage(Verifier):
     at_least: Annotated[float, Field(gt=0.0, le=1.0)] = 0.6
     """For `supported`: the share of the answer's different words that the passage or the prompt has."""
 
-    def begin(self, around: Surroundings) -> Judge:
-        """Stateless."""
-        return _PassageJudge(self)
+    def look(self, around: Surroundings) -> Look:
+        """By its settings alone."""
+        return _PassageLook(self)
 
 
-class _PassageJudge(Judge):
+class _PassageLook(Look):
     def __init__(self, passage: Passage) -> None:
         self._given = passage
 
-    def judge(self, draft: Draft) -> str | None:
+    def see(self, parts: DraftParts) -> str | None:
         """By words, whatever case and punctuation."""
+        draft = parts.draft
         given, passage = self._given, text_evidence(draft, "passage")
         if not passage.strip():
             return "it has no passage" if given.required else None

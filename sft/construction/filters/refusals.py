@@ -14,10 +14,9 @@ from typing import ClassVar
 
 from pydantic import field_validator
 
-from sft.construction.filters.draft_parts import answers_of
-from sft.construction.filters.filter import Filter, Judge, Surroundings
+from sft.construction.filters.draft_parts import DraftParts, answers_of
+from sft.construction.filters.filter import Filter, Look, Surroundings
 from sft.construction.filters.refusal_words import META_TALK, REFUSALS, may_refuse, may_talk
-from sft.draft import Draft
 
 _FIRST_CHARS = 240
 _QUOTED = re.compile(
@@ -48,19 +47,19 @@ class Refusals(Filter):
                 raise ValueError(f"{pattern} is no regular expression: {error}") from None
         return patterns
 
-    def begin(self, around: Surroundings) -> Judge:
-        """Stateless."""
-        return _RefusalJudge(self)
+    def look(self, around: Surroundings) -> Look:
+        """By its settings alone."""
+        return _RefusalLook(self)
 
 
-class _RefusalJudge(Judge):
+class _RefusalLook(Look):
     def __init__(self, refusals: Refusals) -> None:
         own = [re.compile(pattern, re.IGNORECASE) for pattern in refusals.patterns]
         self._own = own
 
-    def judge(self, draft: Draft) -> str | None:
+    def see(self, parts: DraftParts) -> str | None:
         """Of any answer of the conversation."""
-        asked = ""
+        asked, draft = "", parts.draft
         for answer in answers_of(draft):
             said = unquoted(answer).strip()
             for reason, found in self._found(said):

@@ -10,8 +10,9 @@ run is not compared: equal prompts are on one side anyway. The store is read in 
 the held-out examples, not with the store.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,13 +109,17 @@ class HeldOutRuns:
     _token_keys: Hashes
     _length: int
 
-    def touch(self, token_ids: IntArray) -> bool:
-        """Whether a text, (num_tokens,), has one of them."""
-        if len(token_ids) < self._length:
-            return False
-        bounds, itself = np.array([0, len(token_ids)]), np.zeros(1, dtype=np.int64)
-        hashes, _ = _hash_runs(self._token_keys, bounds, lambda start, end: token_ids[start:end], itself, self._length)
-        return len(self._runs.find(hashes)[0]) > 0
+    def touch(self, texts: Sequence[Sequence[int]]) -> BoolArray:
+        """Whether each of some texts, given by its token ids, has one of them: (num_texts,)."""
+        able = np.array([i for i, text in enumerate(texts) if len(text) >= self._length], dtype=np.int64)
+        if not len(able):
+            return np.zeros(len(texts), dtype=bool)
+        offsets = np.cumsum([0, *(len(texts[i]) for i in able)])
+        token_ids = np.fromiter(chain.from_iterable(texts[i] for i in able), np.int64, int(offsets[-1]))
+        hashes, owners = _hash_runs(
+            self._token_keys, offsets, lambda start, end: token_ids[start:end], np.arange(len(able)), self._length
+        )
+        return _is_among(able[owners[self._runs.find(hashes)[0]]], len(texts))
 
 
 def held_out_runs(store: TokenStore, held_out: BoolArray, length: int) -> HeldOutRuns:
