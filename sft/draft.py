@@ -13,6 +13,7 @@ from sft.json_lines import from_json
 from sft.schema import JsonObject
 
 _ID_CHARS = 24
+_SHORT = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,5 +80,4 @@ def read_draft(content: Mapping[str, Any]) -> Draft:
 def record_id(content: Mapping[str, Any]) -> str:
     """The id of a record with these messages, tools and task; nothing else of it counts."""
     trained = {name: content[name] for name in ("messages", "tools", "task") if content.get(name)}
-    text = json.dumps(trained, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return sha256(text.encode()).hexdigest()[:_ID_CHARS]
+    return sha256(_SHORT.encode(trained).encode()).hexdigest()[:_ID_CHARS]

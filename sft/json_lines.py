@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Record = TypeVar("Record", bound="DataclassInstance")
 
 _BLOCK_BYTES = 1 << 16
+_READABLE = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+"""Made once: that takes longer than to encode a line."""
 _NULLS: Mapping[Any, Any] = {float: math.nan, str: ""}
 
 
@@ -41,9 +43,9 @@ def json_line(content: Mapping[str, Any]) -> str:
     becomes null: strict readers of JSON refuse it.
     """
     try:
-        line = json.dumps(content, ensure_ascii=False, allow_nan=False)
+        line = _READABLE.encode(content)
     except ValueError:
-        line = json.dumps(without_nan(content), ensure_ascii=False)
+        line = _READABLE.encode(without_nan(content))
     return line.encode("utf-8", "backslashreplace").decode() + "\n"
 
 

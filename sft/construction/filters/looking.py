@@ -5,7 +5,6 @@
 A look depends on its draft alone. So neither batches nor processes matter for what is seen.
 """
 
-import gc
 import os
 import signal
 from collections import deque
@@ -32,7 +31,6 @@ _FEW = 20_000
 """So many drafts are looked at before other processes would have started."""
 _MOST_PROCESSES = 4
 """To replay, compare and write a draft takes this process about as long as a look takes another: more would wait."""
-_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 Seen = list[Any]
 """What each filter saw, in their order, up to the first whose look decides that the draft is dropped."""
@@ -130,7 +128,6 @@ def _process(looking: Looking) -> Iterator[Connection]:
 
 def _look_for(connection: Connection, looking: Looking) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the process that asks
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)  # many small objects are made, and none in a cycle
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # other processes look meanwhile
     while True:
         try:

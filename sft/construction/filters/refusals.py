@@ -19,13 +19,13 @@ from sft.construction.filters.filter import Filter, Look, Surroundings
 from sft.construction.filters.refusal_words import META_TALK, REFUSALS, may_refuse, may_talk
 
 _FIRST_CHARS = 240
-_QUOTED = re.compile(
-    r"""```.*?(?:```|\Z) | `[^`\n]*` | ^[ \t]*>[^\n]*$
+_MARKED = r"""```.*?(?:```|\Z) | `[^`\n]*`
       | "[^"\n]{0,400}" | “[^”]{0,400}[”“] | „[^“”]{0,400}[“”] | «[^»]{0,400}» | »[^«]{0,400}«
-      | 「[^」]{0,400}」 | 『[^』]{0,400}』 | ‘[^’\n]{0,400}’(?!\w) | (?<!\w)'[^\n]{0,400}?'(?!\w)""",
-    re.VERBOSE | re.DOTALL | re.MULTILINE,
-)
-_APOSTROPHES = str.maketrans({"’": "'", "ʼ": "'", "`": "'"})
+      | 「[^」]{0,400}」 | 『[^』]{0,400}』 | ‘[^’\n]{0,400}’(?!\w) | '(?<!\w')[^\n]{0,400}?'(?!\w)"""
+"""Each way begins with a character: so a text is searched for these alone, which is several times as fast."""
+_LINE = r"^[ \t]*>[^\n]*$"
+_FLAGS = re.VERBOSE | re.DOTALL | re.MULTILINE
+_QUOTED, _WITHOUT_LINES = re.compile(f"{_LINE} | {_MARKED}", _FLAGS), re.compile(_MARKED, _FLAGS)
 _REASONS = {"refuses": "the answer is a refusal", "talks": "the model talks of itself"}
 
 
@@ -86,7 +86,7 @@ def refuses(answer: str, prompt: str) -> bool:
 
 def unquoted(text: str) -> str:
     """The text without what it quotes, and without code."""
-    return _QUOTED.sub(" ", text)
+    return (_QUOTED if ">" in text else _WITHOUT_LINES).sub(" ", text)
 
 
 def _is_asked(message: object) -> bool:
@@ -94,4 +94,4 @@ def _is_asked(message: object) -> bool:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.translate(_APOSTROPHES).lower().split())
+    return " ".join(text.replace("’", "'").replace("ʼ", "'").replace("`", "'").lower().split())
