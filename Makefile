@@ -47,7 +47,7 @@ test-cluster: install ## run the tests on a real Slurm and a Ray cluster, made h
 	    apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; }
 	@$(LONG) -n 2 --dist loadgroup tests/chaos tests/training tests/distributed tests/sizing tests/benchmarks \
-	    tests/harness tests/parity tests/construction $(ARGS) || $(NONE_CHOSEN)
+	    tests/harness tests/parity tests/construction tests/data $(ARGS) || $(NONE_CHOSEN)
 	@$(LONG) -n 2 --dist loadgroup tests/slurm tests/ray_cluster tests/launcher tests/cluster $(ARGS) || $(NONE_CHOSEN)
 
 models: install ## try every family of models of transformers, export and kernels; ARGS=--pin writes docs/MODELS.md, docs/KERNELS.md
