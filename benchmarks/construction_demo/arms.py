@@ -19,7 +19,6 @@ from benchmarks.learning.zoo.tasks import TASKS
 
 WITHOUT, APPROVED, UNREVIEWED = "without", "approved", "unreviewed"
 MODELS = (WITHOUT, APPROVED, UNREVIEWED)
-SEEDS = (1, 2, 3)
 EXPERIMENT = Experiment(
     title="Constructed records of rare tasks",
     models=(BASE, *MODELS),
@@ -78,7 +77,7 @@ def arms(folder: Path, base: Path, made: tuple[Path, Path], amounts: Amounts, nu
     asked |= dict.fromkeys(rare_tasks(), amounts.asked_rare) | dict.fromkeys(unseen_tasks(), amounts.asked_unseen)
     shots = {task: (0, 3) if task in unseen_tasks() else (0,) for task in asked}
     found = []
-    for seed in SEEDS:
+    for seed in amounts.seeds:
         for name, source in extra.items():
             config = _config(folder, base, num_tokens)
             if source:

@@ -36,10 +36,14 @@ class Amounts(NamedTuple):
     asked_rare: int = 24
     asked_frequent: int = 8
     asked_unseen: int = 20
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Of the trainings."""
 
 
 FULL = Amounts()
-SMALL = Amounts(frequent=8, rare=3, test=4, teacher=6, made=20, asked_rare=2, asked_frequent=1, asked_unseen=2)
+SMALL = Amounts(
+    frequent=8, rare=3, test=4, teacher=6, made=20, asked_rare=2, asked_frequent=1, asked_unseen=2, seeds=(1,)
+)
 
 
 def trained_tasks() -> list[str]:

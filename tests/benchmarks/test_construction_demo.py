@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from benchmarks.construction_demo.__main__ import main
-from benchmarks.construction_demo.arms import APPROVED, MODELS, SEEDS, UNREVIEWED
+from benchmarks.construction_demo.arms import APPROVED, MODELS, UNREVIEWED
 from benchmarks.construction_demo.data import SMALL, rare_tasks, trained_tasks, unseen_tasks, write_data
 from benchmarks.construction_demo.reviewer import ACCEPTED
 from benchmarks.construction_demo.verifier import NO_INPUT, NO_QUESTION, WRONG, what_is_wrong
@@ -53,6 +53,7 @@ def test_no_test_is_trained_and_rare_tasks_are_rare(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="there is no browser, or no driver of it")
 def test_the_whole_way(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "CONSTRUCTION.md").write_text("# Page\n\n<!-- table: construction -->\n<!-- end -->\n\nand more\n")
@@ -64,7 +65,7 @@ def test_the_whole_way(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
     # So small a teacher writes nothing right, and without an approved record there is nothing to train.
     trained = [model for model in MODELS if model != APPROVED or ACCEPTED in found["reviewed"]]
     assert {mean["model"] for mean in found["means"]} == {"base", *trained}
-    assert {len(mean["by_training"]) for mean in found["means"]} == {len(SEEDS)}
+    assert {len(mean["by_training"]) for mean in found["means"]} == {len(SMALL.seeds)}
     page = (tmp_path / "CONSTRUCTION.md").read_text()
     assert f"| {UNREVIEWED} |" in page
     assert page.endswith("and more\n")
