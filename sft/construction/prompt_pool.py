@@ -29,13 +29,14 @@ MOST_PLACES = 1 << 15
 MOST_WORDS = 512
 """Of a text; what follows is not compared."""
 _ROUNDING = 1e-9
+_SKETCH_BITS = 512
 _UNKNOWN = -1
 """In place of words that no text has."""
 _LENGTHS = np.arange(MOST_WORDS + 1)
 
 
 class PromptPool:
-    """Texts that are there already, at about 100 bytes and 10 for each word."""
+    """Texts that are there already, at about 150 bytes and 10 for each word."""
 
     def __init__(self, limit: float) -> None:
         """`limit`: the ROUGE-L at which a text is like another, above 0."""
@@ -45,6 +46,8 @@ class PromptPool:
         """A word and how often it stood before in its text (see `_counted`) → the texts with it."""
         self._words, self._starts = array("I"), array("Q", [0])
         self._lengths = array("H")
+        self._sketches = bytearray()
+        """See `_sketch`."""
         self._is_given = np.zeros(0, dtype=bool)
         """By word, and for `_UNKNOWN` at the end: whether the new text has it. False between calls."""
 
@@ -63,6 +66,7 @@ class PromptPool:
         self._words.extend(ids)
         self._starts.append(len(self._words))
         self._lengths.append(len(ids))
+        self._sketches += _sketch(ids).data
 
     def find(self, words: Sequence[str], among: int | None = None) -> int | None:
         """The first text that it is like, of those compared; None if it is new. `among`: of the first so many alone."""
@@ -75,10 +79,13 @@ class PromptPool:
         texts = self._candidates(ids, needed, len(self) if among is None else among)
         if not len(texts):
             return None
-        lengths = np.frombuffer(self._lengths, np.uint16).take(texts)
         # No more words are in common than stand in both: most texts need no comparison.
-        texts = texts[self._num_in_common(ids, texts, lengths) >= needed[lengths]]
-        places = _places(ids) if len(texts) else {}
+        for most_in_common in (self._num_sketched, self._num_in_both):
+            lengths = np.frombuffer(self._lengths, np.uint16).take(texts)
+            texts = texts[most_in_common(ids, texts, lengths) >= needed.take(lengths)]
+            if not len(texts):
+                return None
+        places = _places(ids)
         for number in texts.tolist():
             other = self._words[self._starts[number] : self._starts[number + 1]]
             if _common(len(ids), places, other) >= needed[len(other)]:
@@ -109,7 +116,13 @@ class PromptPool:
             texts = np.sort(texts[np.argsort(-shared, kind="stable")[:MOST_COMPARED]])
         return texts
 
-    def _num_in_common(self, ids: Sequence[int], texts: Numbers, lengths: IntArray) -> IntArray:
+    def _num_sketched(self, ids: Sequence[int], texts: Numbers, lengths: IntArray) -> IntArray:
+        """Of each of these texts, at most how many of its words the new text has, by their sketches."""
+        sketches = np.frombuffer(self._sketches, np.uint64).reshape(len(self), -1)
+        lacking = np.bitwise_count(sketches.take(texts, axis=0) & ~_sketch(ids))
+        return np.asarray(lengths - lacking.sum(axis=1, dtype=np.int64))
+
+    def _num_in_both(self, ids: Sequence[int], texts: Numbers, lengths: IntArray) -> IntArray:
         """Of each of these texts, which have words, how many of its words the new text has, too."""
         if len(self._is_given) <= len(self._ids):
             self._is_given = np.zeros(2 * len(self._ids), dtype=bool)
@@ -148,6 +161,13 @@ def _common(num: int, places: Mapping[Hashable, int], other: Iterable[Hashable])
 
 
 _NONE: "array[int]" = array("I")
+
+
+def _sketch(ids: Sequence[int]) -> npt.NDArray[np.uint64]:
+    """The words of a text as bits, one of 512 for each: of a bit that another text lacks, it lacks a word."""
+    bits = np.zeros(_SKETCH_BITS, dtype=bool)
+    bits[np.array(ids, dtype=np.int64) % _SKETCH_BITS] = True
+    return np.packbits(bits, bitorder="little").view(np.uint64)
 
 
 def _counted(ids: Iterable[int]) -> list[int]:
