@@ -6,23 +6,26 @@ Nobody is asked: first a log of so many requests is written. Prompts and answers
 words of Python's documentation (`benchmarks.made_data`); so have the records that are held out. Then, each in a process
 of its own:
 
-    form, refusals, heldout, copies    one filter alone: the time between a draft and its outcome
+    form, refusals, heldout, copies    one filter alone: from drafts in a file to their outcomes
     filters                            the four together
     command                            all that a repeated `sft construct` does: it reads and replays the log, filters,
                                        and writes records, manifest and page
 
-`peak` is the largest resident memory of the process.
+`CPU` is that of the process and of those it has started, for each draft. `memory` is the resident memory of the process
+before the first draft, and how much more it was at the most; `others` is the largest one that it has started.
 """
 
 import hashlib
 import json
 import multiprocessing
+import pickle
 import resource
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -69,51 +72,69 @@ def _in_process(what: Callable[..., object], *given: object) -> str:
         return str(pool.apply(what, given))
 
 
+class _Used(NamedTuple):
+    """What this process has used so far."""
+
+    seconds: float
+    cpu: float
+    """With that of processes that have ended."""
+    memory: float
+    """Now, in MiB."""
+
+    @classmethod
+    def now(cls) -> "_Used":
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        all_of_them = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        cpu = sum(one.ru_utime + one.ru_stime for one in all_of_them)
+        return cls(time.perf_counter(), cpu, pages * resource.getpagesize() / (1 << 20))
+
+
 def _measured(folder: Path, num: int, part: str) -> str:
-    seconds, num_kept = (_command if part == "command" else _filter)(folder, num, part)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    speed = f"{seconds:8.2f} s  {num / seconds:9,.0f} drafts/s"
-    return f"{part:10}{num:10,} drafts  {speed}  kept {num_kept:9,}  peak {peak:6,.0f} MiB"
+    begun, num_kept = (_command if part == "command" else _filter)(folder, num, part)
+    ended = _Used.now()
+    peak, others = (
+        resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    seconds, cpu = ended.seconds - begun.seconds, ended.cpu - begun.cpu
+    speed = f"{seconds:8.2f} s  {num / seconds:8,.0f} drafts/s  CPU {1e3 * cpu / num:5.2f} ms"
+    memory = f"memory {begun.memory:4,.0f} + {peak - begun.memory:4,.0f} MiB, others {others:4,.0f}"
+    return f"{part:10}{num:10,} drafts  {speed}  kept {num_kept:9,}  {memory}"
 
 
-def _filter(folder: Path, num: int, part: str) -> tuple[float, int]:
+def _filter(folder: Path, num: int, part: str) -> tuple[_Used, int]:
     off = {"form": False, "copies": False}
     given = FILTERS if part == "filters" else {**off, part: FILTERS[part]}
     construct, work = _job(folder, num)
-    making = 0.0
-
-    def made(drafts: Iterator[Ended]) -> Iterator[Ended]:
-        nonlocal making
-        while True:
-            started = time.perf_counter()
-            draft = next(drafts, None)
-            making += time.perf_counter() - started
-            if draft is None:
-                return
-            yield draft
-
-    with (
-        filtering(read_filters(given), _around(folder, construct, work)) as passing,
-        open_log(ConstructionFolder(construct.out).log, Spending(construct.budget)) as log,
-    ):
-        asking = Asking([_Instant()], log, log.spending)
-        started = time.perf_counter()
-        for _ in passing.outcomes(made(work.outcomes(asking.replay))):
-            pass
-        return time.perf_counter() - started - making, passing.num_kept
+    with tempfile.TemporaryFile(dir=folder) as file:
+        with open_log(ConstructionFolder(construct.out).log, Spending(construct.budget)) as log:
+            asking = Asking([_Instant()], log, log.spending)
+            for ended in work.outcomes(asking.replay):
+                pickle.dump(ended, file)
+        del log, asking
+        file.seek(0)
+        with filtering(read_filters(given), _around(folder, construct, work)) as passing:
+            begun = _Used.now()
+            for _ in passing.outcomes(_read(file, num)):
+                pass
+            return begun, passing.num_kept
 
 
-def _command(folder: Path, num: int, part: str) -> tuple[float, int]:
+def _read(file: IO[bytes], num: int) -> Iterator[Ended]:
+    for _ in range(num):
+        yield pickle.load(file)
+
+
+def _command(folder: Path, num: int, part: str) -> tuple[_Used, int]:
     del part
     import openai  # noqa: F401, PLC0415  (a second, which is not part of what is measured)
 
     construct, work = _job(folder, num)
     around = _around(folder, construct, work)
-    started = time.perf_counter()
+    begun = _Used.now()
     done = construct_all(work, construct, around=around)
     assert done.error is None
     write_page(ConstructionFolder(construct.out), around.seeds)
-    return time.perf_counter() - started, done.counts.kept
+    return begun, done.counts.kept
 
 
 def _prepare(folder: Path, num: int) -> None:
@@ -165,7 +186,9 @@ def _around(folder: Path, construct: ConstructConfig, work: Work) -> Surrounding
     data, model = _given(folder)
     store, tokenizer = prepare_store(data, model), RecordPipeline(data, model).tokenizer
     seeds = [(part.task, seed) for part in work.parts for seed in part.seeds]
-    return Surroundings(construct.out, seeds, of_held_out=lambda: read_held_out(store, data.holdout, tokenizer))
+    return Surroundings(
+        construct.out, seeds, of_held_out=lambda: read_held_out(store, data.holdout, tokenizer.plain).of
+    )
 
 
 class _Instant:

@@ -114,7 +114,7 @@ def _in_processes(looking: Looking, batches: Iterable[Sequence[Ended]]) -> Itera
 def _process(looking: Looking) -> Iterator[Connection]:
     """A process that looks until the connection ends, as it does when this process is killed."""
     # A fork of this process could inherit a lock that one of its threads holds.
-    context = get_context("forkserver")
+    context = get_context("spawn")
     ours, its = context.Pipe()
     process = context.Process(target=_look_for, args=(its, looking), daemon=True)
     process.start()
