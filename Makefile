@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-cluster models chaos bench learning docs lint types clean
+.PHONY: help install quickstart test test-cluster models chaos bench learning construct-demo docs lint types clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -47,7 +47,7 @@ test-cluster: install ## run the tests on a real Slurm and a Ray cluster, made h
 	    apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; }
 	@$(LONG) -n 2 --dist loadgroup tests/chaos tests/training tests/distributed tests/sizing tests/benchmarks \
-	    tests/harness tests/parity tests/construction $(ARGS) || $(NONE_CHOSEN)
+	    tests/harness tests/parity tests/construction tests/data $(ARGS) || $(NONE_CHOSEN)
 	@$(LONG) -n 2 --dist loadgroup tests/slurm tests/ray_cluster tests/launcher tests/cluster $(ARGS) || $(NONE_CHOSEN)
 
 models: install ## try every family of models of transformers, export and kernels; ARGS=--pin writes docs/MODELS.md, docs/KERNELS.md
@@ -69,6 +69,9 @@ bench: install $(TRL)/.1.16.0 ## measure on this machine, beside TRL and the goa
 
 learning: install ## train 99 small models to see what is learned, into docs/LEARNING.md: up to an hour a call; ARGS=clusters
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning --minutes 60 $(ARGS)
+
+construct-demo: install ## construct records of rare tasks, review them in Chromium, train with and without: into docs/CONSTRUCTION.md
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.construction_demo $(ARGS)
 
 docs: install ## write docs/CONFIG.md, docs/MAP.md and configs/schema.json from the code
 	@$(BIN)/sft config-schema --markdown > docs/CONFIG.md

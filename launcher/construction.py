@@ -8,14 +8,14 @@ from functools import cache, partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
 from launcher.console import end_at_once, styled
 from launcher.exit_codes import DONE, FAILED
 from launcher.layout_check import laid_out
-from launcher.preparation import preparation_shown
+from launcher.preparation import open_store
 from sft.absolute_paths import local_path
 from sft.atomic_files import fingerprint
 from sft.config_construction import ConstructConfig
@@ -33,6 +33,7 @@ from sft.construction.filters.difficulty import Difficulty
 from sft.construction.filters.judge import Graded
 from sft.construction.filters.registry import read_filters
 from sft.construction.folder import ConstructionFolder
+from sft.construction.grading import usual_grading
 from sft.construction.local_teacher import AT_ONCE, LocalTeacher
 from sft.construction.page import write_page
 from sft.construction.recipes.registry import read_recipes
@@ -42,7 +43,6 @@ from sft.construction.teacher import Teacher
 from sft.construction.teacher_choice import teachers_of
 from sft.construction.work import Work
 from sft.data.block_preparer import prepare_in_threads
-from sft.data.preparation import build_store
 from sft.data.record_pipeline import RecordPipeline
 from sft.data.store_recipe import StoreRecipe
 from sft.difficulty.loss_table import Floats
@@ -86,14 +86,13 @@ def construct(job: JobConfig, given: ConstructConfig, console: Console, patience
         connect = cache(partial(_connect, job, console, opened))  # when a model is asked or measured, and once
         local = _local_teachers(job, section, connect, opened)
         recipe = StoreRecipe.of(config.data, config.model)
-        with preparation_shown(console) as report:
-            store = build_store(recipe, report, prepare_in_threads)
+        store = open_store(recipe, console, prepare_in_threads)
         work = plan_work(config, section, store, recipe.preparer)
         _show_estimate(work, section, console)
         around = surroundings_of(config, store, recipe.preparer, work, folder.path)
         losses = _draft_losses(job, section, folder, recipe.preparer.pipeline, connect)
         try:
-            with _progress_shown(work.num, console) as tell:
+            with _progress_shown(console) as tell:
                 done = construct_all(work, section, tell, patience, around, local, losses)
         except TrainingError as error:
             console.print(styled("[red]Losses cannot be measured:[/] {}", str(error)))
@@ -168,8 +167,10 @@ def _show_estimate(work: Work, section: ConstructConfig, console: Console) -> No
     cost = Spending(section.budget).cost_of(tokens)
     text = f"{counted(work.num, 'record')} wanted, in all {_spent(num, tokens, cost, 'at most about ')}"
     console.print(text, highlight=False)
-    if any(isinstance(one, Graded) for one in read_filters(section.filters)):
-        text = f"and the judge: at most {counted(work.num, 'request')} more: one for each draft that comes to it"
+    for judge in (one for one in read_filters(section.filters) if isinstance(one, Graded)):
+        num, tokens = usual_grading(judge, work)
+        cost = Spending(section.budget).cost_of(tokens)
+        text = f"and the judge: {_spent(num, tokens, cost, 'at most about ')}, one for each draft that comes to it"
         console.print(text, highlight=False)
     for title, num_hidden in work.num_hidden.items():
         text = f"{short_name(title)}: {counted(num_hidden, 'passage')} not shown: held-out examples have the same words"
@@ -177,10 +178,10 @@ def _show_estimate(work: Work, section: ConstructConfig, console: Console) -> No
 
 
 @contextmanager
-def _progress_shown(total: int, console: Console) -> Iterator[Callable[[Progress], None]]:
-    """A bar on a terminal; elsewhere a line every 15 seconds."""
+def _progress_shown(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """A bar for each thing that is done on a terminal; elsewhere a line every 15 seconds."""
     columns = (
-        TextColumn("constructing", markup=False),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TextColumn("{task.fields[state]}", markup=False),
@@ -188,15 +189,20 @@ def _progress_shown(total: int, console: Console) -> Iterator[Callable[[Progress
         TimeRemainingColumn(),
     )
     with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        bar, printed = bars.add_task("", total=total, state=""), time.monotonic()
+        shown, printed = dict[str, TaskID](), time.monotonic()
 
         def tell(progress: Progress) -> None:
             nonlocal printed
-            spending = progress.spending
+            what, spending = progress.what, progress.spending
             state = _spent(spending.num_requests, spending.tokens, spending.cost)
-            bars.update(bar, completed=progress.num_done, state=state)
+            if progress.away:
+                state += f", away: {', '.join(progress.away)}"
+            if what not in shown:
+                shown[what] = bars.add_task(what, total=None, state="")
+            bars.update(shown[what], total=progress.num, completed=progress.num_done, state=state)
             if not console.is_terminal and time.monotonic() - printed > _PLAIN_EVERY_SECONDS:
-                console.print(f"constructing: {progress.num_done:,} of {total:,}, {state}", highlight=False)
+                text = f"{what}: {progress.num_done:,} of {progress.num:,}, {state}"
+                console.print(text, highlight=False, markup=False, soft_wrap=True)
                 printed = time.monotonic()
 
         yield tell

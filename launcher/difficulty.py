@@ -10,15 +10,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from launcher.cluster.block_executor import prepare_on_cluster
 from launcher.cluster.loss_replicas import measured_losses
 from launcher.cluster.replicas import workers_connected
 from launcher.console import styled
 from launcher.exit_codes import DONE, FAILED
 from launcher.layout_check import laid_out
-from launcher.preparation import preparation_shown
+from launcher.preparation import open_store
 from sft.atomic_files import write_json, write_lines
-from sft.data.preparation import build_store
 from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
 from sft.difficulty.loss_lines import loss_lines
@@ -50,8 +48,7 @@ def score(job: JobConfig, wanted: Sequence[str], num: int | None, out: Path | No
     """
     config = job.sft
     models = models_of(config, wanted or [BASE])
-    with preparation_shown(console) as report:
-        store = build_store(StoreRecipe.of(config.data, config.model), report, prepare_on_cluster)
+    store = open_store(StoreRecipe.of(config.data, config.model), console)
     folder = RunFolder(config.run.dir).losses(store.path.name)
     folder.mkdir(parents=True, exist_ok=True)
     measured = []

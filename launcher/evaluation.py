@@ -12,7 +12,7 @@ from launcher.console import styled
 from launcher.exit_codes import DONE, FAILED
 from launcher.layout_check import laid_out
 from launcher.pair_tables import PairJudge, check_against, compare_models
-from launcher.preparation import preparation_shown, show_questions
+from launcher.preparation import preparation_shown, show_made_data, show_questions
 from launcher.results import show_results
 from launcher.vllm_options import VllmWish
 from sft.answer_files import answers_of, marks_of
@@ -63,6 +63,7 @@ def evaluate_models(
     judging = judge.opened() if judge else None
     with preparation_shown(console) as report:
         measurement = prepare_measurement(config, report)
+    show_made_data(measurement.made, console)
     measured = [*models, *([served.model] if served else [])]
     if judge:
         check_against(judge, measured, measurement)

@@ -8,13 +8,10 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from launcher.cluster.block_executor import prepare_on_cluster
-from launcher.preparation import preparation_shown, show_made_data
+from launcher.preparation import open_store
 from sft.atomic_files import write_text
 from sft.config import SftConfig
 from sft.data.block_preparer import BlockPreparer
-from sft.data.made_records import made_of_run
-from sft.data.preparation import build_store
 from sft.data.rendering.chat_template import load_tokenizer
 from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
@@ -33,17 +30,14 @@ NUM_ON_CONSOLE = 3
 NUM_ON_PAGE = 200
 
 
-def open_store(config: SftConfig, console: Console) -> tuple[TokenStore, BlockPreparer]:
+def open_rows(config: SftConfig, console: Console) -> tuple[TokenStore, BlockPreparer]:
     """The token store of the job, built if it is not there yet, and the preparer of its rows.
 
     Raises:
         UserError: the data cannot be used.
     """
     recipe = StoreRecipe.of(config.data, config.model)
-    with preparation_shown(console) as report:
-        store = build_store(recipe, report, prepare_on_cluster)
-    show_made_data(made_of_run(store.manifest, recipe.passed), console)
-    return store, recipe.preparer
+    return open_store(recipe, console), recipe.preparer
 
 
 def show(config: SftConfig, wanted: Wanted, num_rows: int, seed: int, console: Console) -> None:
@@ -52,7 +46,7 @@ def show(config: SftConfig, wanted: Wanted, num_rows: int, seed: int, console: C
     Raises:
         UserError: the data cannot be used, or no example matches `wanted`.
     """
-    store, _ = open_store(config, console)
+    store, _ = open_rows(config, console)
     examples = _read(config, store, wanted, num_rows, seed)
     coloured = console.is_terminal and not console.no_color
     for text in (render_legend(coloured), *(render_example(example, coloured) for example in examples)):
@@ -66,7 +60,7 @@ def write_page(config: SftConfig, wanted: Wanted, num_rows: int, seed: int, path
     Raises:
         UserError: the data cannot be used, no example matches `wanted`, or the page cannot be written.
     """
-    store, _ = open_store(config, console)
+    store, _ = open_rows(config, console)
     examples = _read(config, store, wanted, num_rows, seed)
     about = wanted.as_text()
     chosen = f"chosen at random (seed {seed})" if len(examples) < len(store) else "all there are"
@@ -84,7 +78,7 @@ def check(config: SftConfig, console: Console) -> bool:
     Raises:
         UserError: the data cannot be used.
     """
-    store, preparer = open_store(config, console)
+    store, preparer = open_rows(config, console)
     with Bars(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task("checking", total=len(store))
         result = check_store(

@@ -15,10 +15,13 @@ from launcher.cluster.block_executor import prepare_on_cluster
 from launcher.console import styled
 from sft.atomic_files import read_json, read_manifest
 from sft.config import SftConfig, SourceConfig
+from sft.data.block_preparer import Executor
 from sft.data.formats.formatting import describe_source
+from sft.data.made_records import made_of_run
 from sft.data.planning.mixture import MixtureRow
 from sft.data.planning.pack_plan import PackPlan
-from sft.data.preparation import REJECTED, Progress, Report
+from sft.data.preparation import REJECTED, Progress, Report, build_store
+from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
 from sft.evaluation.balance_plot import draw_balance
 from sft.evaluation.made_data import made_rows
@@ -69,6 +72,18 @@ def preparation_shown(console: Console) -> Iterator[Report]:
     )
     with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         yield _Shown(console, bars)
+
+
+def open_store(recipe: StoreRecipe, console: Console, executor: Executor = prepare_on_cluster) -> TokenStore:
+    """The store of the recipe, made if it is not there yet; says what of it was made, and aloud what nobody approved.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    with preparation_shown(console) as report:
+        store = build_store(recipe, report, executor)
+    show_made_data(made_of_run(store.manifest, recipe.passed), console)
+    return store
 
 
 def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, list[PackPlan]]:

@@ -3,8 +3,10 @@
 from rich import box
 from rich.table import Table
 
-from launcher.console import FitConsole
+from launcher.console import FitConsole, styled
+from sft.approval.decisions import whole_decisions
 from sft.approval.record_set import Place
+from sft.errors import UserError
 from sft.printable import counted, short_name
 from sft.review.session import ReviewSession, Setting
 
@@ -30,6 +32,10 @@ def show_status(place: Place, setting: Setting, console: FitConsole) -> None:
     console.print(table)
     if num := session.records.num_unreadable:
         console.print(f"{counted(num, 'line')} of {place.records} cannot be read: they are never approved.")
+    try:
+        whole_decisions(place.decisions, place.decisions.read_bytes() if place.decisions.is_file() else b"")
+    except UserError as error:
+        console.print(styled("[bold red]{}[/]", str(error)), highlight=False, soft_wrap=True)
     total = progress["total"]
     console.print(f"Approved one by one: {counted(total['accepted'] + total['edited'], 'record')}.")
     if progress["sample"]:

@@ -131,19 +131,14 @@ class SmallRecords(NamedTuple):
 
 @pytest.fixture(scope="session", autouse=True)
 def _hermetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """`datasets` keeps its converted tables in the temporary folder."""
+    """`datasets` keeps its tables in the temporary folder, and what looks at a model is a fork of the warm process."""
     import datasets  # noqa: PLC0415  (seconds; only where tests run)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TOKENIZERS_PARALLELISM", "false")
+        patch.setattr("launcher.layout_check.own_module", warm_command)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets_cache"))
         yield
-
-
-@pytest.fixture
-def warm_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process that looks at a model is a fork of one that has imported what it needs."""
-    monkeypatch.setattr("launcher.layout_check.own_module", warm_command)
 
 
 @pytest.fixture(scope="session")

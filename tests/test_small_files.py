@@ -125,7 +125,7 @@ def test_an_override_of_nothing_is_one_short_message(assignment: str) -> None:
     ],
 )
 def test_sizes_of_no_model_are_refused_with_their_names(
-    warm_look: None, change: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    change: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write_job(tmp_path, LLAMA | change)
     code = main(["plan", str(config)])

@@ -4,7 +4,7 @@ Answers are compared as they are written; where a task has options, the model ch
 the wordings of their training and in unseen ones, from two files of records.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.learning.scale import Scale
@@ -29,12 +29,12 @@ def ask_unseen_tasks(trained: Sequence[str], unseen: Sequence[str], scale: Scale
     return _section(numbers, {task: SHOTS if task in unseen else (0,) for task in TASKS}, scale)
 
 
-def _section(numbers: dict[str, int], shots: dict[str, tuple[int, ...]], scale: Scale) -> dict[str, Any]:
-    most = max(scale.num_trained_asked, scale.num_unseen_asked)
+def ask_tasks(numbers: Mapping[str, int], shots: Mapping[str, Sequence[int]], most: int) -> dict[str, Any]:
+    """Ask each task of `shots` with so many shown examples, and `numbers` of its prompts, which are at most `most`."""
     tasks = {}
-    for name, task in TASKS.items():
+    for name in shots:
         tasks[name] = {"max_answers": numbers.get(name, 0), "shots": list(shots[name])}
-        if not task.options:
+        if not TASKS[name].options:
             tasks[name]["score"] = {"name": "exact_match", "normalize": False}
     return {
         "max_examples_per_task": most,
@@ -42,3 +42,7 @@ def _section(numbers: dict[str, int], shots: dict[str, tuple[int, ...]], scale: 
         "max_new_tokens": _MOST_NEW_TOKENS,
         "tasks": tasks,
     }
+
+
+def _section(numbers: Mapping[str, int], shots: Mapping[str, Sequence[int]], scale: Scale) -> dict[str, Any]:
+    return ask_tasks(numbers, shots, max(scale.num_trained_asked, scale.num_unseen_asked))

@@ -7,7 +7,7 @@ import argparse
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,12 +108,19 @@ def update(
         optimizer.zero_grad(set_to_none=True)
 
 
-def pretrain(folder: Path, num_tokens: int, seed: int = 0, device: str = "cpu", batch_tokens: int = 1536) -> Path:
+def pretrain(
+    folder: Path,
+    num_tokens: int,
+    seed: int = 0,
+    device: str = "cpu",
+    batch_tokens: int = 1536,
+    make_optimizers: Callable[[LlamaForCausalLM], list[torch.optim.Optimizer]] = pretraining_optimizers,
+) -> Path:
     """Write the base model and its tokenizer as a Hugging Face folder."""
     write_tokenizer(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = build_model(derive_seed(seed, "model")).to(device)
-    optimizers = pretraining_optimizers(model)
+    optimizers = make_optimizers(model)
     seen, began, told = 0, time.monotonic(), 0
     for tokens, labels, count in batches(tokenizer, derive_seed(seed, "documents"), batch_tokens):
         loss = loss_of(model, tokens.to(device), labels.to(device))

@@ -28,9 +28,18 @@ def in_page(page: str, found: Mapping[str, Any]) -> str:
         name = place[1]
         is_known = name.partition("-")[0] in found
         text = tables.get(name, _NOTHING) if is_known else place[2] or _NOTHING
-        return f"<!-- table: {name} -->\n{text}\n<!-- end -->"
+        return _between(name, text)
 
     return _PLACE.sub(table, page)
+
+
+def in_comments(page: str, tables: Mapping[str, str]) -> str:
+    """The page with these tables between their comments."""
+    return _PLACE.sub(lambda place: _between(place[1], tables[place[1]]) if place[1] in tables else place[0], page)
+
+
+def _between(name: str, text: str) -> str:
+    return f"<!-- table: {name} -->\n{text}\n<!-- end -->"
 
 
 def tables_of(found: Mapping[str, Any]) -> dict[str, str]:
@@ -40,25 +49,25 @@ def tables_of(found: Mapping[str, Any]) -> dict[str, str]:
         groups = EXPERIMENTS[name].groups
         means, contrasts = own["means"], own["contrasts"]
         picture = f"![{EXPERIMENTS[name].title}](learning-{name}.png)"
-        tables[name] = f"{picture}\n\n{_means([mean for mean in means if mean['way'] == 'all'], groups)}"
+        tables[name] = f"{picture}\n\n{means_table([mean for mean in means if mean['way'] == 'all'], groups)}"
         if own["num_missing"]:
             num = own["num_missing"] + own["num_trainings"]
             tables[name] += f"\n\n**{own['num_missing']} of {num} trainings are missing.**"
-        tables[f"{name}-differences"] = _contrasts([one for one in contrasts if one["way"] == "all"], groups)
+        tables[f"{name}-differences"] = differences_table([one for one in contrasts if one["way"] == "all"], groups)
         of_unseen = [mean for mean in means if mean["way"] != "all" and mean["group"] == "unseen tasks"]
         if of_unseen:
             tables[f"{name}-ways"] = _ways(of_unseen, groups)
     return tables
 
 
-def _means(means: Sequence[Finding], groups: Sequence[Group]) -> str:
+def means_table(means: Sequence[Finding], groups: Sequence[Group]) -> str:
     shown = [group for group in groups if _of(means, group)]
     rows = [["model", *map(str, shown), "trainings"]]
     for model in _names(means, "model"):
         own = {(mean["group"], mean["shots"]): mean for mean in means if mean["model"] == model}
         num_trainings = max(len(mean["by_training"]) for mean in own.values())
         rows.append([model, *(_mean(own.get(group)) for group in shown), str(num_trainings)])
-    return _table(rows)
+    return _rows(rows)
 
 
 def _ways(means: Sequence[Finding], groups: Sequence[Group]) -> str:
@@ -69,17 +78,17 @@ def _ways(means: Sequence[Finding], groups: Sequence[Group]) -> str:
     for model in _names(means, "model"):
         own = {(Group(mean["group"], mean["shots"]), mean["way"]): mean for mean in means if mean["model"] == model}
         rows.append([model, *(_mean(own.get(column)) for column in columns)])
-    return _table(rows)
+    return _rows(rows)
 
 
-def _contrasts(contrasts: Sequence[Finding], groups: Sequence[Group]) -> str:
+def differences_table(contrasts: Sequence[Finding], groups: Sequence[Group]) -> str:
     shown = [group for group in groups if _of(contrasts, group)]
     rows = [["from → to", *map(str, shown)]]
     for pair in dict.fromkeys((one["first"], one["second"]) for one in contrasts):
         of_pair = [one for one in contrasts if (one["first"], one["second"]) == pair]
         own = {(one["group"], one["shots"]): one for one in of_pair}
         rows.append([" → ".join(pair), *(_contrast(own.get(group)) for group in shown)])
-    return _table(rows)
+    return _rows(rows)
 
 
 def _of(findings: Iterable[Finding], group: Group) -> list[Finding]:
@@ -109,6 +118,6 @@ def _contrast(one: Finding | None) -> str:
     )
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def _rows(rows: Sequence[Sequence[str]]) -> str:
     head, *others = (f"| {' | '.join(row)} |" for row in rows)
     return "\n".join([head, "|---|" + "---:|" * (len(rows[0]) - 1), *others])

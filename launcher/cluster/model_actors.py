@@ -67,7 +67,7 @@ class _Replica:
         read = SftConfig.model_validate(config)
         packs, questions = Path(folder) / "packs", Path(folder) / "questions"
         asked = AskedQuestions.open(questions, read) if questions.is_dir() else None
-        measurement = Measurement(Path(folder), TokenStore.open(Path(store)), PackPlan.open(packs), asked)
+        measurement = Measurement(Path(folder), TokenStore.open(Path(store)), PackPlan.open(packs), asked, {})
         world = World(rank, size, device="cuda:0" if on_gpu else "cpu")
         self._opened = model_here(read, measurement, model, lambda: None, world)
         self._loaded = self._opened.__enter__()

@@ -61,6 +61,9 @@ class SampleResult:
 
     def __str__(self) -> str:
         """For the page and the terminal."""
+        if self.num_reviewed == self.num_records:
+            seen = f"All {self.num_records:,} are reviewed, {self.num_wrong:,} of them wrong. "
+            return seen + "Those are approved that nobody rejects or flags."
         so_far = (
             f"{self.num_reviewed:,} reviewed, {self.num_wrong:,} of them wrong: the upper end for all is "
             f"{self.upper:.1%} (95%, however often one looks), the stated bound {self.bound:.1%}. "

@@ -2,18 +2,24 @@
 
     courses that may begin ──▶ script ──request──▶ its teacher ──▶ log ──▶ script ──▶ … ──▶ its course goes on
 
-All runs in one thread. Nothing waits for a course but that course.
+All runs in one thread. Nothing waits for a course but that course. Where a teacher is away, its scripts wait, and the
+others go on: scripts have their teachers by number, so no other one takes over. A script that got no answer has ended
+only when its teacher answers another one: later scripts would see that it made nothing, and it may be asked again.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import Protocol
+from typing import Any, Protocol
 
-from sft.construction.asking import NOT_ASKED, Asking, Job, Played, Result
+from sft.construction.asking import Asking, Job, Played, Result
+from sft.construction.script import Elsewhere, Failed
+from sft.construction.teacher import TeacherId
 from sft.construction.work import Ended
-from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
+from sft.endpoint.chat import ChatReply, ChatRequest
+from sft.errors import UserError
 
 _AT_A_TIME = 256
 """So many scripts that the log answers run before what is under way is looked after."""
@@ -45,9 +51,15 @@ class Course(Protocol):
         """A script has ended."""
         ...
 
+    def leave(self, number: int) -> None:
+        """A script does not end here: its teacher is away, or the budget is reached."""
+        ...
+
 
 def ask_all(asking: Asking, courses: Iterable[Course], tell: Callable[[], None]) -> None:
-    """Run the scripts of the courses to their ends, or until the budget is reached.
+    """Run the scripts of the courses to their ends, until the budget is reached, or as far as teachers can be asked.
+
+    Those that cannot be asked any more are in `asking.away` then.
 
     Args:
         asking: asks the teachers.
@@ -55,13 +67,12 @@ def ask_all(asking: Asking, courses: Iterable[Course], tell: Callable[[], None])
         tell: called when a script has ended.
 
     Raises:
-        UserError: no more can be asked, or the log cannot be written. The log has what was answered.
+        UserError: the log cannot be written. It has what was answered before.
     """
     try:
         asyncio.run(_AtOnce(asking, courses, tell).run())
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
-    asking.settle()
 
 
 class _AtOnce:
@@ -70,15 +81,37 @@ class _AtOnce:
         self._room = [teacher.at_once for teacher in asking.teachers]
         self._ready = [deque[Course]() for _ in asking.teachers]
         """Courses by the teacher that their next script asks, each in one place at most."""
+        self._unsettled: list[tuple[Course, Job, Result]] = []
+        """Scripts that got no answer, and whose teacher has not answered another one since."""
         self._goes_on = False
         for course in courses:
             self._offer(course)
 
     async def run(self) -> None:
         async with AsyncExitStack() as opened:
+            self._elsewhere = opened.enter_context(ThreadPoolExecutor(1, "elsewhere"))
             self._asks = [await opened.enter_async_context(teacher.opened()) for teacher in self._asking.teachers]
-            async with asyncio.TaskGroup() as self._group:
-                self._fill()
+            may_begin = True
+            while may_begin:
+                async with asyncio.TaskGroup() as self._group:
+                    self._fill()
+                may_begin = self._settle_all()
+
+    def _settle_all(self) -> bool:
+        """All have been asked: what got no answer has none, but for teachers that are away. Whether more may begin."""
+        for number, teacher in enumerate(self._asking.teachers):
+            if number not in self._asking.away:
+                self._asking.settle(teacher.id)
+                self._end_settled(teacher.id)
+        return any(self._may(number) for number in range(len(self._ready)))
+
+    def _end_settled(self, teacher: TeacherId) -> None:
+        unsettled, self._unsettled = self._unsettled, []
+        for one in unsettled:
+            if self._asking.teachers[one[1].teacher].id == teacher:
+                self._end(*one)
+            else:
+                self._unsettled.append(one)
 
     def _offer(self, course: Course) -> None:
         if course.may_begin:
@@ -97,7 +130,8 @@ class _AtOnce:
             self._group.create_task(self._go_on())
 
     def _may(self, number: int) -> bool:
-        return bool(self._ready[number] and self._room[number]) and not self._asking.spending.reached
+        has_room = self._room[number] > 0 or number in self._asking.away
+        return bool(self._ready[number]) and has_room and not self._asking.spending.reached
 
     async def _go_on(self) -> None:
         await asyncio.sleep(0)
@@ -113,29 +147,48 @@ class _AtOnce:
             self._room[job.teacher] -= 1
             self._group.create_task(self._hold(course, job, played, request))
 
-    async def _hold(self, course: Course, job: Job, played: Played, first: ChatRequest) -> None:
+    async def _hold(self, course: Course, job: Job, played: Played, first: ChatRequest | Elsewhere) -> None:
         ask = self._asks[job.teacher]
-        request: ChatRequest | None = first
+        request: ChatRequest | Elsewhere | None = first
         try:
             while request is not None:
-                request = self._step(course, job, played, await ask(request))
+                if isinstance(request, Elsewhere):
+                    found = await asyncio.get_running_loop().run_in_executor(self._elsewhere, request.run)
+                    request = self._step(course, job, played, found)
+                    continue
+                try:
+                    outcome = await ask(request)
+                except UserError as error:
+                    self._asking.away.setdefault(job.teacher, error)
+                    self._end(course, job, self._asking.waits_for(job.teacher))
+                    break
+                request = self._step(course, job, played, outcome)
         finally:
             played.close()
         self._room[job.teacher] += 1
         self._fill()
 
-    def _step(
-        self, course: Course, job: Job, played: Played, outcome: ChatReply | NoReply | None
-    ) -> ChatRequest | None:
-        """What the script asks next; None at its end."""
+    def _step(self, course: Course, job: Job, played: Played, outcome: Any) -> ChatRequest | Elsewhere | None:
+        """What the script waits for next; None at its end."""
         try:
             return next(played) if outcome is None else played.send(outcome)
         except StopIteration as ended:
-            if ended.value is not NOT_ASKED:
-                could_begin = course.may_begin
-                course.end(job.name.number, ended.value)
-                course.taken.clear()
-                if not could_begin:
-                    self._offer(course)
-                self._tell()
+            self._end(course, job, ended.value)
             return None
+        finally:
+            if self._unsettled and isinstance(outcome, ChatReply):
+                self._end_settled(self._asking.teachers[job.teacher].id)
+                self._fill()
+
+    def _end(self, course: Course, job: Job, result: Result) -> None:
+        could_begin = course.may_begin
+        if isinstance(result, Failed) and not result.is_final:
+            course.leave(job.name.number)
+        elif not self._asking.is_settled(job):
+            self._unsettled.append((course, job, result))
+        else:
+            course.end(job.name.number, result)
+            self._tell()
+        course.taken.clear()
+        if not could_begin:
+            self._offer(course)

@@ -16,6 +16,7 @@ from sft.config import SftConfig
 from sft.config_construction import ConstructConfig, TeacherConfig
 from sft.config_words import did_you_mean
 from sft.construction.asking import Asking
+from sft.construction.away import Waiting
 from sft.construction.counts import Counts
 from sft.construction.draft_losses import DraftLosses
 from sft.construction.filters.chain import filtering
@@ -31,7 +32,7 @@ from sft.construction.prompts import Prompts
 from sft.construction.recipes.material import Material
 from sft.construction.recipes.recipe import Recipe, Seed
 from sft.construction.recipes.registry import read_recipes
-from sft.construction.replaying import Progress, Replaying
+from sft.construction.replaying import MEASURING, Progress, Replaying
 from sft.construction.request_log import RequestLog, open_log
 from sft.construction.seeds import read_seeds
 from sft.construction.spending import Spending
@@ -58,7 +59,7 @@ class Constructed:
     by_part: Mapping[tuple[str, str], Counts]
     spending: Spending
     error: UserError | None
-    """Why nothing more could be asked."""
+    """Which teachers could not be asked, and what waits for them."""
 
 
 def check_sources(config: SftConfig, construct: ConstructConfig) -> None:
@@ -154,27 +155,29 @@ def construct_all(
         losses: measures drafts, for the filter `difficulty`.
 
     Raises:
-        UserError: the teacher cannot be asked at all, the folder cannot be written, or a model cannot be loaded.
+        UserError: no teacher can be asked at all, the folder cannot be written, or a model cannot be loaded.
         TrainingError: the workers that measure losses are lost.
     """
     folder = ConstructionFolder(construct.out)
     folder.claim()
     spending = Spending(construct.budget)
     with open_log(folder.log, spending) as log:
-        served = {i: _served(given, log, patience) for i, given in enumerate(construct.teachers) if given.endpoint}
+        found = {i: _served(given, log, patience) for i, given in enumerate(construct.teachers) if given.endpoint}
+        served = {i: client for i, (client, _) in found.items()}
         teachers = {i: ServedTeacher(client, client.at_once) for i, client in served.items()} | dict(local or {})
         asking = Asking([teachers[i] for i in sorted(teachers)], log, spending)
+        asking.away.update((i, error) for i, (_, error) in found.items() if error is not None)
         filters = read_filters(construct.filters)
         around = around or Surroundings(folder.path, _seeds(work))
         judge = next((given for given in filters if isinstance(given, Graded)), None)
         grading = None if judge is None else Grading(judge, asking, judge_of(judge, construct.teachers))
-        replaying = Replaying(work, asking, log, [*served.values()], tell)
+        replaying = Replaying(work, asking, served, tell)
 
-        def prepare(dear: Filter, drafts: Iterable[Draft]) -> None:
-            if isinstance(dear, Difficulty) and losses is not None and replaying.error is None:
-                losses.measure(drafts)
+        def prepare(dear: Filter, drafts: Iterable[Draft], num: int) -> None:
+            if isinstance(dear, Difficulty) and losses is not None:
+                losses.measure(drafts, lambda num_done: tell(Progress(MEASURING, num_done, num, spending)))
             elif isinstance(dear, Graded) and grading is not None:
-                replaying.ask_for([grading.course(drafts)])
+                replaying.ask_for_grades(grading.course(drafts), num)
 
         around = replace(
             around,
@@ -184,29 +187,32 @@ def construct_all(
         )
         with filtering(filters, around) as passing:
             ended = passing.outcomes(replaying.ended())
+            waiting = Waiting(asking)
             about = {**_about(work, construct, asking, log), "noted": passing.noted}
-            counts, by_part = write_output(folder, ended, about)
-    return Constructed(counts, by_part, spending, replaying.error)
+            counts, by_part = write_output(folder, waiting.counted(ended), about)
+    return Constructed(counts, by_part, spending, waiting.error)
 
 
 def _seeds(work: Work) -> list[tuple[str, Seed]]:
     return list({(part.task, seed.id): (part.task, seed) for part in work.parts for seed in part.seeds}.values())
 
 
-def _served(given: TeacherConfig, log: RequestLog, patience: Patience | None) -> EndpointClient:
-    """The client of a teacher; one without a name of its model is asked for it."""
+def _served(
+    given: TeacherConfig, log: RequestLog, patience: Patience | None
+) -> tuple[EndpointClient, EndpointError | None]:
+    """The client of a teacher; one without a name of its model is asked for it, and may be away."""
     endpoint = Endpoint(given.endpoint, given.model, given.api_key_env)
     own = {} if given.at_once is None else {"at_once": given.at_once}
     client = EndpointClient(endpoint, replace(patience or Patience(), **own))
     if not endpoint.model:
         try:
             client.check()
-        except EndpointError:
-            # All may be paid already.
+        except EndpointError as error:
             if endpoint.url not in log.models:
-                raise
+                return client, error
+            # All may be paid already.
             client.endpoint = replace(endpoint, model=log.models[endpoint.url])
-    return client
+    return client, None
 
 
 def _about(work: Work, construct: ConstructConfig, asking: Asking, log: RequestLog) -> dict[str, Any]:

@@ -51,14 +51,24 @@ class DraftLosses:
             with path.open("r+b") as file:  # half a line that a killed process left
                 file.truncate(offset)
 
-    def measure(self, drafts: Iterable[Draft]) -> None:
-        """Measure those that are not known.
+    def measure(self, drafts: Iterable[Draft], tell: Callable[[int], None] = lambda num: None) -> None:
+        """Measure those that are not known; `tell` is called now and then with how many of the drafts are.
 
         Raises:
             UserError: the model cannot be loaded.
             TrainingError: the workers are lost.
         """
-        lacking = (draft for draft in drafts if self._find(draft.id) is None)
+        num_there, num_before = 0, len(self._known)
+
+        def lacking_ones() -> Iterator[Draft]:
+            nonlocal num_there
+            for draft in drafts:
+                if self._find(draft.id) is None:
+                    yield draft
+                else:
+                    num_there += 1
+
+        lacking = lacking_ones()
         first = next(lacking, None)
         if first is None:
             return
@@ -69,6 +79,7 @@ class DraftLosses:
                 for draft_id, num in of:
                     self._add(file, draft_id, losses[start : start + num].sum(axis=0).tolist())
                     start += num
+                tell(num_there + len(self._known) - num_before)
 
     def scores(self, draft: Draft) -> Mapping[str, float] | Failed:
         """`loss` and `ifd`, NaN where one is not defined; or why they are not known."""

@@ -11,12 +11,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from sft.construction.asking import Asking, Job, Result
+from sft.construction.asking import NOT_ASKED, Asking, Job, Result
 from sft.construction.filters.draft_parts import answer_of, has_calls
 from sft.construction.filters.judge import SCORE, Graded
 from sft.construction.prompts import without_control_tokens
 from sft.construction.script import Failed, Script, ScriptName
-from sft.construction.work import Ended
+from sft.construction.spending import Tokens, usual_tokens
+from sft.construction.work import Ended, Work
 from sft.draft import Draft
 from sft.endpoint.chat import ChatRequest, NoReply
 from sft.scoring.judge_prompt import judge_prompt, rubric_text, shape_of
@@ -40,19 +41,22 @@ class Grading:
 
     def course(self, drafts: Iterable[Draft]) -> "GradingCourse":
         """What asks for the grades of these drafts, as far as the log lacks them."""
-        jobs = (self._job(draft) for draft in drafts if self._given.concerns(draft))
-        return GradingCourse(job for job in jobs if self._is_open(job))
+        return GradingCourse(map(self._open_job, drafts))
 
     def grade(self, draft: Draft) -> float | Failed:
         """The grade by the log alone, or why there is none."""
         result = self._asking.replay(self._job(draft))
         if isinstance(result, Failed):
-            return result if result.is_final else NOT_GRADED
+            return NOT_GRADED if result is NOT_ASKED else result
         return result.provenance.scores[SCORE]
 
-    def _is_open(self, job: Job) -> bool:
+    def _open_job(self, draft: Draft) -> Job | None:
+        """What asks for its grade; None where there is nothing to ask for."""
+        if not self._given.concerns(draft):
+            return None
+        job = self._job(draft)
         result = self._asking.replay(job)
-        return isinstance(result, Failed) and not result.is_final
+        return job if isinstance(result, Failed) and not result.is_final else None
 
     def _job(self, draft: Draft) -> Job:
         # The name is that of what is graded: an edited draft is another one, and is graded anew.
@@ -60,14 +64,9 @@ class Grading:
         return Job(name, partial(self._script, name, draft), self._teacher)
 
     def _script(self, name: ScriptName, draft: Draft) -> Script:
+        before, answer = [*map(_quoted, _before_the_answer(draft))], _as_data(_shown_answer(draft))
+        reply = yield _request(str(name), self._given, self._rubric, before, answer)
         low, high = self._given.scale
-        grades = list(range(low, high + 1))
-        asked = Question(record={"messages": [*map(_quoted, _before_the_answer(draft))]})
-        answer = _as_data(_shown_answer(draft))
-        text = judge_prompt("grade.j2", asked, rubric=self._rubric, answer=answer, grades=grades)
-        turn = {"role": "user", "content": text}
-        shape = shape_of("grade", grades)
-        reply = yield ChatRequest(str(name), [turn], self._given.max_tokens, temperature=0.0, schema=shape)
         if isinstance(reply, NoReply):
             return Failed("the judge does not answer")
         above, _ = graded(reply.text, low, high)
@@ -76,13 +75,26 @@ class Grading:
         return replace(draft, provenance=replace(draft.provenance, scores={SCORE: low + above}))
 
 
+def usual_grading(given: Graded, work: Work) -> tuple[int, Tokens]:
+    """The requests, and about the most tokens that grading takes, if all that is wanted comes to the judge."""
+    num, tokens = 0, Tokens()
+    empty = usual_tokens(_request("", given, rubric_text(given.rubric), [], ""))
+    for part in work.parts:
+        if not given.tasks or part.task in given.tasks:
+            prompt = empty.prompt + part.recipe.num_texts * part.recipe.max_tokens
+            num, tokens = num + part.num, tokens + Tokens(part.num * prompt, part.num * empty.reply)
+    return num, tokens
+
+
 class GradingCourse:
     """Scripts that see no other, drawn one by one (see `sft.construction.at_once`)."""
 
-    def __init__(self, jobs: Iterable[Job]) -> None:
-        """None has begun."""
+    def __init__(self, jobs: Iterable[Job | None]) -> None:
+        """None has begun; of each draft its job, or None where there is nothing to ask for."""
         self._jobs = iter(jobs)
-        self._next = next(self._jobs, None)
+        self.num_done = 0
+        """Drafts of which there is nothing to ask for any more."""
+        self._next = self._draw()
         self.taken: deque[Ended] = deque()
 
     @property
@@ -98,12 +110,32 @@ class GradingCourse:
 
     def begin(self) -> Job:
         """The next one."""
-        job, self._next = self._next, next(self._jobs, None)
+        job, self._next = self._next, self._draw()
         assert job is not None
         return job
 
     def end(self, number: int, result: Result) -> None:
         """Its grade is in the log."""
+        self.num_done += 1
+
+    def leave(self, number: int) -> None:
+        """Its grade is not; the others do not need it."""
+
+    def _draw(self) -> Job | None:
+        for job in self._jobs:
+            if job is not None:
+                return job
+            self.num_done += 1
+        return None
+
+
+def _request(key: str, given: Graded, rubric: str, before: list[dict[str, Any]], answer: str) -> ChatRequest:
+    low, high = given.scale
+    grades = list(range(low, high + 1))
+    asked = Question(record={"messages": before})
+    text = judge_prompt("grade.j2", asked, rubric=rubric, answer=answer, grades=grades)
+    turn, shape = {"role": "user", "content": text}, shape_of("grade", grades)
+    return ChatRequest(key, [turn], given.max_tokens, temperature=0.0, schema=shape)
 
 
 def _as_data(text: str) -> str:

@@ -2,18 +2,19 @@
 
     def script():
         reply = yield ChatRequest(…)      what the teacher says, or NoReply
+        found = yield Elsewhere(…)        what takes long and asks nobody: requests of others go on meanwhile
         …
         return Draft(…)                   or Failed("why there is none")
 
 It draws at random from its own name and the run's seed alone. So it asks the same again after a kill.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sft.draft import Draft
-from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
+from sft.endpoint.chat import ChatRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,16 @@ class Dropped:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What a script waits for that is no answer, such as running code; one such thing runs at a time."""
+
+    run: Callable[[], Any]
+    """Gives the same each time, and never None."""
+
+
 Outcome = Draft | Dropped | Failed
-Script = Generator[ChatRequest, ChatReply | NoReply, Draft | Failed]
+Script = Generator[ChatRequest | Elsewhere, Any, Draft | Failed]
 
 
 class ScriptName(NamedTuple):

@@ -9,7 +9,7 @@ from sft.endpoint.client import EndpointClient
 from sft.errors import UserError
 
 Ask = Callable[[ChatRequest], Awaitable[ChatReply | NoReply]]
-"""Asks once. It raises a `UserError` where nothing more can be asked."""
+"""Asks once. It raises a `UserError` where nothing more can be asked of this teacher."""
 
 
 class TeacherError(UserError):
@@ -58,7 +58,7 @@ class ServedTeacher:
         """`client` knows the name of the model."""
         self._client, self.at_once = client, at_once
         self.id = TeacherId(client.endpoint.url, client.endpoint.model)
-        self.title = f"{self.id.model} at {self.id.url}"
+        self.title = f"{self.id.model} at {self.id.url}" if self.id.model else self.id.url
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Ask]:

@@ -11,12 +11,13 @@ from functools import partial
 from itertools import zip_longest
 from typing import NamedTuple
 
-from sft.construction.asking import Job, Result
+from sft.construction.asking import NOT_ASKED, Job, Result
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.material import Material
 from sft.construction.recipes.recipe import About, Recipe, Seed
 from sft.construction.script import Dropped, Failed, Outcome, ScriptName
 from sft.construction.spending import Tokens, usual_tokens
+from sft.endpoint.chat import ChatRequest
 from sft.errors import UserError
 
 NOVELTY = "novelty"
@@ -86,6 +87,11 @@ class Course:
         if self._window is None or self._num_ended == self._part.num:
             self._take_until(self._num_ended)
 
+    def leave(self, number: int) -> None:
+        """A script waits for a teacher that is away. So do those that would see its draft, and no others."""
+        if self._window is None:
+            self.end(number, NOT_ASKED)
+
     def _take_until(self, number: int) -> None:
         while self._num_taken < number:
             result = self._results.pop(self._num_taken)
@@ -141,7 +147,9 @@ class Work:
         num, tokens = 0, Tokens()
         for part in self.parts:
             script = part.recipe.chain(self._about(part)).script(0)
-            one, times = usual_tokens(next(script)), part.num * part.recipe.num_requests
+            first = next(script)
+            assert isinstance(first, ChatRequest)
+            one, times = usual_tokens(first), part.num * part.recipe.num_requests
             script.close()
             num, tokens = num + times, tokens + Tokens(one.prompt * times, one.reply * times)
         return num, tokens

@@ -84,7 +84,7 @@ def import_decisions(session: ReviewSession, form: Form, path: Path) -> Counter[
         What became of them, in words, and of how many.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or holds no decision.
     """
     outcomes: Counter[str] = Counter()
     for content in _read(path):
@@ -94,6 +94,11 @@ def import_decisions(session: ReviewSession, form: Form, path: Path) -> Counter[
                 outcomes["taken" if is_new else "taken before"] += 1
             except Refused as refusal:
                 outcomes[f"not taken: {refusal}"] += 1
+    if not outcomes:
+        raise UserError(
+            f"{path} holds no decision: it is no export of {form} in which somebody has decided. Of Label Studio, give "
+            f"the export that it calls JSON."
+        )
     return outcomes
 
 

@@ -82,6 +82,12 @@ import { ask, Away, Refusal, wait } from "./server.js";
     }
     try {
       const answer = await deliver(key, decision);
+      if (answer.refused) {
+        isEditing = false;
+        show(answer, `Not saved: ${answer.refused}.`);
+        setBusy(false);
+        return;
+      }
       if (verdict === "undo") decided.splice(decided.lastIndexOf(record), decided.includes(record) ? 1 : 0);
       else decided.push(record);
       remember();
@@ -150,7 +156,7 @@ import { ask, Away, Refusal, wait } from "./server.js";
     byId("title").textContent = current.task || "a record";
     const facts = [`id ${current.id}`, current.state === "open" ? "" : current.state, current.risk ? `risk ${current.risk}` : ""];
     byId("facts").textContent = facts.filter(Boolean).join(" · ");
-    const note = current.gone ? "This record is not in the file any more: skip it, and start the server anew."
+    const note = current.gone ? "This record is not in the file any more: skip it."
       : current.note && `It cannot be trained on as it is: ${current.note}.`;
     byId("note").hidden = !note;
     byId("note").textContent = note || "";
@@ -184,6 +190,8 @@ import { ask, Away, Refusal, wait } from "./server.js";
     byId("bar").value = num ? done / num : 1;
     byId("rows").replaceChildren(...tasks.map((row) => element("tr", "", [element("td", row.task || "–"),
       ...["accepted", "edited", "rejected", "flagged", "open"].map((state) => element("td", String(row[state] ?? 0)))])));
+    byId("change").hidden = !progress.change;
+    if (byId("change").textContent !== progress.change) byId("change").textContent = progress.change;
     byId("sample").hidden = !sample;
     byId("sample-text").textContent = sample ?? "";
     if (agreement) byId("agreement").textContent = agreement.join(" ");
@@ -391,8 +399,9 @@ import { ask, Away, Refusal, wait } from "./server.js";
         let refused = "";
         for (const key of pending()) {
           try {
-            await deliver(key, JSON.parse(localStorage.getItem(key)));
-            num += 1;
+            const answer = await deliver(key, JSON.parse(localStorage.getItem(key)));
+            if (answer.refused) refused = `Not saved: ${answer.refused}. `;
+            else num += 1;
           } catch (error) {
             if (!(error instanceof Refusal)) throw error;
             refused = `Not saved: ${error.message}. `;

@@ -1,11 +1,14 @@
 """One reviewer at work on one set of records: what the page asks for, and what it is told. It knows nothing of HTTP.
 
 All processes that review the same set see each other's decisions: each call first reads the lines that were added.
+Where another file has taken the place of the records, such as that of a second `sft construct`, it is read first. What
+was decided holds for the records that are still in it, by their content.
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
+from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -17,6 +20,7 @@ from sft.approval.record_set import Entry, Place, RecordSet, open_records, read_
 from sft.approval.rule import reviewer_agreement, sample_result
 from sft.atomic_files import fingerprint
 from sft.errors import RecordError, UserError
+from sft.printable import counted
 from sft.review.given_out import GivenOut
 from sft.review.shown_record import Format, about, edited, texts_of
 from sft.schema import JsonObject
@@ -46,6 +50,10 @@ class Refused(Exception):
     """What the page asked for cannot be done; the text says why."""
 
 
+class Gone(Refused):
+    """The record is not in the file any more, so nothing can be said of it."""
+
+
 class ReviewSession:
     """Answers for the page; calls from several threads take turns."""
 
@@ -72,6 +80,8 @@ class ReviewSession:
         self._format = Format(place.records, next((f for _, f in read_lines(place.records) if f is not None), {}))
         self._name = fingerprint(str(place.decisions.absolute()))
         self._lock = Lock()
+        self._change = ""
+        self._stamp = _stamp(place.records)
         self._begin(open_records(place.records, trust=trust))
 
     @property
@@ -152,6 +162,8 @@ class ReviewSession:
     def decide(self, given: Mapping[str, Any], window: str) -> dict[str, Any]:
         """Take a decision; when this returns, it is on disk. The next record comes with the answer.
 
+        If the record is not in the file any more, nothing is taken, and `refused` says so.
+
         Args:
             given: name, record, verdict, seconds, reason, and of an edit `texts`: place → text.
             window: where it was made.
@@ -161,7 +173,10 @@ class ReviewSession:
             OSError: it could not be written.
         """
         with self._lock:
-            self._take(given, self.reviewer)
+            try:
+                self._take(given, self.reviewer)
+            except Gone as gone:
+                return {**self._next(window), "refused": str(gone)}
             return self._next(window)
 
     def take(self, given: Mapping[str, Any], reviewer: str) -> bool:
@@ -221,14 +236,16 @@ class ReviewSession:
         name, record, verdict = (given.get(key) for key in ("name", "record", "verdict"))
         if not isinstance(name, str) or not 0 < len(name) <= _MOST_NAME_CHARS or verdict not in VERDICTS:
             raise Refused("this is no decision")
-        if not isinstance(record, str) or not self._opinions.origins(record):
+        if not isinstance(record, str):
             raise Refused("there is no such record")
+        if not self._opinions.origins(record):
+            raise Gone("this record is not in the file")
         made: JsonObject | None = None
         chosen: Verdict = verdict
         if verdict in ("accept", "edit"):
             fields = self._fields(record)
             if fields is None:
-                raise Refused("this record is not in the file any more: another one stands in its place")
+                raise Gone("this record is not in the file any more: another one stands in its place")
             made = self._edited(fields, given.get("texts")) if verdict == "edit" else None
             chosen = "accept" if made is None else "edit"
         seconds, reason = given.get("seconds"), given.get("reason")
@@ -309,6 +326,9 @@ class ReviewSession:
         return self._records.read(record) if record in self._records else made
 
     def _read_new(self) -> None:
+        if self._stamp != (stamp := _stamp(self.place.records)):
+            self._begin_anew(stamp)
+            return
         for decision in self._file.read_new():
             origins = self._opinions.origins(decision.record)
             before = {record: self._opinions.of(record).state for record in origins}
@@ -316,6 +336,19 @@ class ReviewSession:
                 task = self._records.entry(record).task
                 self._counts[task, before[record]] -= 1
                 self._counts[task, self._opinions.of(record).state] += 1
+
+    def _begin_anew(self, stamp: tuple[int, ...]) -> None:
+        """Another file of records is there."""
+        before = self._records
+        try:
+            records = open_records(self.place.records)
+        except UserError as error:
+            raise Refused(str(error)) from None
+        num_gone = sum(entry.id not in records for entry in before.entries)
+        num_new = len(records) + num_gone - len(before)
+        self._stamp = stamp
+        self._begin(records)
+        self._change = f"The file was written anew: {counted(num_new, 'record')} more, {num_gone:,} not there any more."
 
     def _progress(self) -> dict[str, Any]:
         tasks: dict[str, dict[State, int]] = {}
@@ -332,8 +365,18 @@ class ReviewSession:
             "total": total,
             "tasks": [{"task": task, **counts} for task, counts in [*tasks.items()][:_MOST_TASKS]],
             "sample": self._sample(),
+            "change": self._change,
         }
 
     def _sample(self) -> str | None:
         bound = self._setting.bound
         return None if bound is None else str(sample_result(self._ids, self._opinions.of, bound))
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Another one for another file; none for none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 
@@ -18,6 +18,7 @@ from sft.answering.whole_model import WholeModel
 from sft.atomic_files import fingerprint, is_published, read_json, write_json
 from sft.config import SftConfig
 from sft.data.block_preparer import Executor, prepare_in_threads
+from sft.data.made_records import made_of_run
 from sft.data.planning.pack_plan import PackPlan
 from sft.data.planning.plan_inputs import heldout_inputs
 from sft.data.planning.stage_plan import publish_heldout
@@ -86,6 +87,8 @@ class Measurement(NamedTuple):
     store: TokenStore
     heldout: PackPlan
     asked: AskedQuestions | None
+    made: Mapping[str, Any] = {}
+    """Of the data: see `sft.data.made_records.made_of_run`."""
 
     def result_of(self, model: WholeModelPath) -> Path:
         """The file of a model's evaluation, once it is measured."""
@@ -115,7 +118,7 @@ def prepare_measurement(
     if questions is not None:
         check_scores(open_questions(questions), config.evaluate)
     asked = None if questions is None else AskedQuestions.open(questions, config)
-    return Measurement(folder, store, heldout, asked)
+    return Measurement(folder, store, heldout, asked, made_of_run(store.manifest, recipe.passed))
 
 
 def has_other_tokens(config: SftConfig, path: str) -> bool:

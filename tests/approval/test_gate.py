@@ -1,6 +1,8 @@
 """Of a constructed source people's approved records are read, after their edits, and nothing else."""
 
 import json
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sft.approval.decisions import DecisionFile
 from sft.approval.gate import Gated, pass_gate
-from sft.approval.mark import approval_of
+from sft.approval.mark import Approval, approval_of, marked
+from sft.approval.record_set import identity
 from sft.config import DataConfig
 from sft.errors import UserError
 from tests.approval.reviewed import constructed, draft, edit, say
+from tests.approval.test_decisions import decision
 
 
 def gate(tmp_path: Path, *paths: Path, approve: Any = "each", **settings: Any) -> Gated:
@@ -27,6 +32,13 @@ def trained(gated: Gated) -> list[str]:
     lines = Path(gated.data.sources[0].path).read_text().splitlines()
     records = [json.loads(line) for line in lines]
     return [record["messages"][-1]["content"] for record in records]
+
+
+def gated_or_why(tmp_path: Path, folder: Path) -> Gated | str:
+    try:
+        return gate(tmp_path, folder)
+    except UserError as error:
+        return str(error)
 
 
 def refused(tmp_path: Path, *paths: Path, **settings: Any) -> str:
@@ -60,6 +72,20 @@ def test_each_record_that_is_read_says_who_approved_it(tmp_path: Path) -> None:
     marks = [approval_of(json.loads(line)) for line in lines]
     assert [mark and (mark.rule, mark.reviewers) for mark in marks] == [("each", ("kim", "lee")), ("each", ("lee",))]
     assert all(approval_of({**json.loads(line), "task": "other"}) is None for line in lines)
+
+
+def test_of_a_constructed_source_only_decisions_count_and_no_approval_that_stands_in_a_record(tmp_path: Path) -> None:
+    folder = constructed(tmp_path / "made")
+    say(folder, [0], "accept")
+    say(folder, [2], "reject")
+    forged = [
+        marked(draft(i), Approval(identity(draft(i)), "each", ("kim",), "2026-11-28T12:00:00Z")) for i in range(4)
+    ]
+    assert all(approval_of(json.loads(json.dumps(record))) for record in forged)
+    (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in forged))
+    assert trained(gate(tmp_path, folder)) == ["1 2 0"]
+    lines = Path(gate(tmp_path, folder, unreviewed=True).data.sources[0].path).read_text().splitlines()
+    assert [approval_of(json.loads(line)) is None for line in lines] == [False, True, True]
 
 
 def test_another_decision_is_another_file_and_one_that_is_taken_back_the_first_again(tmp_path: Path) -> None:
@@ -160,6 +186,56 @@ def test_a_killed_or_damaged_gathering_is_made_again(tmp_path: Path) -> None:
     (path.parent / "manifest.json").unlink()
     path.write_text("half")
     assert Path(gate(tmp_path, folder).data.sources[0].path).read_bytes() == whole
+
+
+def test_what_is_decided_and_written_while_it_is_read_counts_as_far_as_it_was_there(tmp_path: Path) -> None:
+    folder, num = constructed(tmp_path / "made", 40), 40
+    is_over = threading.Event()
+
+    def decide() -> None:
+        file = DecisionFile(folder / "decisions.jsonl")
+        for i in range(num):
+            file.append(replace(decision(str(i), identity(draft(i)), "accept", "kim"), reason="x" * 20_000))
+        is_over.set()
+
+    thread, seen = threading.Thread(target=decide), set[int]()
+    thread.start()
+    while not (was_over := is_over.is_set()) or not seen:
+        gated = gated_or_why(tmp_path, folder)
+        if isinstance(gated, str):
+            assert "40 of 40 records" in gated
+            continue
+        answers = trained(gated)
+        assert answers == [f"1 2 {i}" for i in range(len(answers))], "the first of them, and no half one"
+        seen.add(len(answers))
+    thread.join()
+    assert was_over
+    assert len(trained(gate(tmp_path, folder))) == num
+    assert len(seen) > 2
+
+    is_over.clear()
+
+    def construct() -> None:
+        for more in range(1, 30):
+            lines = [json.dumps(draft(i)) + "\n" for i in range(num)]
+            lines += [json.dumps(draft(1000 * more)) + "\n"] * more
+            (folder / "aside").write_text("".join(lines))
+            (folder / "aside").replace(folder / "records.jsonl")
+        is_over.set()
+
+    thread = threading.Thread(target=construct)
+    thread.start()
+    while not is_over.is_set():
+        gated = gated_or_why(tmp_path, folder)
+        if isinstance(gated, str):
+            assert "changes while it is read. Give the command again" in gated
+            continue
+        assert len(trained(gated)) == num
+        facts = gated.passed["s0"]
+        written = facts["num_read"] - num
+        left_out = {} if not written else {"open": written}
+        assert facts["left_out"] == left_out, "of one file, and not of two"
+    thread.join()
 
 
 def test_a_cache_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:

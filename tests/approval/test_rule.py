@@ -123,6 +123,7 @@ def test_an_edit_is_an_error_of_the_sample() -> None:
 
 def test_where_all_are_reviewed_nothing_is_estimated() -> None:
     result = sample_result(["r0", "r1"], on(sampled(1, 1)), 0.01)
+    assert str(result).startswith("All 2 are reviewed, 1 of them wrong.")
     assert result.suffices
     assert [*approved(["r0", "r1"], on(sampled(1, 1)), 0.01)] == ["r0"]
 

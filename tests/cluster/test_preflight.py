@@ -170,7 +170,7 @@ def names(nodes: Cluster) -> set[str]:
     return {node["NodeName"] for node in nodes.global_state.node_table() if node["Alive"]}
 
 
-@pytest.mark.usefixtures("sick", "warm_look")
+@pytest.mark.usefixtures("sick")
 def test_no_job_starts_and_all_that_is_wrong_with_a_node_is_said_at_once(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

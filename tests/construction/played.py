@@ -6,7 +6,7 @@ from typing import Any
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.recipe import About, Seed
 from sft.construction.recipes.registry import read_recipes
-from sft.construction.script import Failed
+from sft.construction.script import Elsewhere, Failed
 from sft.draft import Draft
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
 
@@ -20,11 +20,16 @@ def played(
     (recipe,) = read_recipes([{"num": 9, **form}])
     of = () if recipe.new_task else known or [ASKED]
     script = recipe.chain(About(recipe, "sums", of, Prompts(), 3, recipe.material())).script(number)
-    asked = [next(script)]
+    first = next(script)
+    assert isinstance(first, ChatRequest)
+    asked = [first]
     for reply in replies:
         text = reply if isinstance(reply, str) else json.dumps(reply)
         try:
-            asked.append(script.send(NoReply("away") if reply is None else ChatReply(text)))
+            following = script.send(NoReply("away") if reply is None else ChatReply(text))
+            while isinstance(following, Elsewhere):
+                following = script.send(following.run())
+            asked.append(following)
         except StopIteration as ended:
             assert len(asked) == len(replies), "it ended early"
             return ended.value, asked

@@ -1,6 +1,7 @@
 """The data card says what is known and stated, is one that the Hub reads, and no text from elsewhere acts in it."""
 
 import html
+import json
 import re
 from pathlib import Path
 
@@ -123,10 +124,11 @@ def test_a_review_brings_the_card_up_to_date(tmp_path: Path) -> None:
     write_card(folder)
     tasks = tmp_path / "tasks.json"
     assert main(["review", str(folder.path), "--export", "argilla", str(tasks)]) == 0
-    content = tasks.read_text()
+    content = json.loads(tasks.read_text())
     assert "Nobody has reviewed" in folder.card.read_text()
     decide(folder, (0, "accept", "kim"))
-    tasks.write_text(content)
+    content[1]["responses"] = {"verdict": [{"value": "accept", "user_id": "1"}]}
+    tasks.write_text(json.dumps(content))
     assert main(["review", str(folder.path), "--import", "argilla", str(tasks)]) == 0
     assert "| kim | 1 | 0 | 0 |" in folder.card.read_text()
     # A folder without a card gets none.

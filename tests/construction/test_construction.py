@@ -6,15 +6,19 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sft.config_construction import ConstructConfig
+from sft.construction.construction import construct_all
 from sft.construction.spending import most_tokens
 from sft.draft import read_draft
 from sft.endpoint.endpoint import EndpointError
-from tests.construction.teaching import BOTH, FEW_SHOT, lines_of, output_of, run, section, teach
+from sft.errors import UserError
+from tests.construction.teaching import BOTH, FEW_SHOT, HASTE, lines_of, output_of, run, section, teach, work_of
 from tests.endpoint.chat_server import KEY, ChatServer, chat_server
 from tests.forked_ranks import warm_command
 
@@ -165,8 +169,52 @@ def test_a_teacher_that_went_away_is_one_message_and_what_it_said_is_written(tmp
     (given.out / "records.jsonl").unlink()
     done = run(section(server.url, tmp_path / "out", FEW_SHOT).model_copy(update={"teacher": teacher}))
     assert "nothing answers at" in str(done.error)
-    assert done.counts == first
+    assert (done.counts.kept, done.counts.num_open) == (first.kept, first.num_open)
     assert len(lines_of(given.out / "records.jsonl")) == first.kept > 0
+
+
+def test_of_several_teachers_those_that_are_there_go_on_and_one_message_says_what_waits_for_whom(
+    tmp_path: Path,
+) -> None:
+    with chat_server(teach) as big, chat_server(teach, status=401) as small:
+        teachers = [
+            {"name": name, "endpoint": one.url, "model": "tiny", "at_once": 4}
+            for name, one in (("big", big), ("small", small))
+        ]
+        nobody = {"name": "nobody", "endpoint": "http://127.0.0.1:1/v1"}
+        recipes = ({**FEW_SHOT[0], "num": 40},)
+
+        def made(name: str, *also: Any, **about: Any) -> tuple[Any, Any]:
+            given = section(big.url, tmp_path / name, recipes, **about)
+            given = ConstructConfig.model_validate({**given.model_dump(), "teacher": [*teachers, *also]})
+            work = work_of(given)
+            parts = [replace(part, teachers=range(len(given.teachers))) for part in work.parts]
+            return construct_all(replace(work, parts=parts), given, patience=HASTE), output_of(given.out)
+
+        done, found = made("out")
+        assert len(big.asked) == 20
+        message = " ".join(str(done.error).split())
+        assert f"tiny at {small.url} cannot be asked, and 20 records of this construction wait for it:" in message
+        assert "status 401" in message
+        assert "tiny at " + big.url not in message
+        assert not found["manifest"]["is_complete"]
+        small.status = 0
+        done, found = made("out")
+        assert done.error is None
+        assert len(big.asked) == 20
+        assert found == made("never away")[1]
+        # One that was never there has no name, and nothing waits for a teacher whose scripts are all paid.
+        num = len(big.asked)
+        done, _ = made("three", nobody)
+        assert len(big.asked) == num + 14
+        assert "http://127.0.0.1:1/v1 cannot be asked, and 13 records" in str(done.error)
+        assert "nothing answers at" in str(done.error)
+    done, _ = made("out")
+    assert done.error is None
+    done, _ = made("three", nobody)
+    assert str(done.error).count("cannot be asked") == 1
+    with pytest.raises(UserError, match="(?s)tiny at .* cannot be asked:.*tiny at .* cannot be asked:.*The same"):
+        made("nothing")
 
 
 def test_what_gets_no_answer_twice_is_counted_and_later_rounds_stay_what_they_were(tmp_path: Path) -> None:

@@ -1,19 +1,23 @@
 """The model that is to be trained measures drafts: each once, as training would see it, and as `sft score` does."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from launcher.cli import main
-from sft.construction.draft_losses import DraftLosses
+from sft.construction.draft_losses import DraftLosses, Groups
 from sft.construction.filters.chain import filtering
 from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.registry import read_filters
 from sft.construction.script import Dropped, ScriptName
 from sft.construction.work import Ended
 from sft.data.record_pipeline import RecordPipeline
+from sft.difficulty.loss_table import COLUMNS, Floats
 from tests.conftest import SmallRecords
 from tests.construction.drafts import draft
 from tests.construction.talking import job_of, make_talking_model
@@ -77,3 +81,26 @@ def test_what_was_not_measured_is_not_kept_and_no_error(tmp_path: Path) -> None:
     with filtering(given, Surroundings(tmp_path, losses=losses.scores)) as passing:
         (ended,) = passing.outcomes([Ended(ScriptName("few_shot", one.task, 0), one)])
     assert ended.outcome == Dropped(one, "difficulty", "its loss is not measured yet")
+
+
+class _Pipeline:
+    """Makes one example of each record, and none of those that say so."""
+
+    def prepare(self, records: Any, source: Any, first: int) -> tuple[list[Any], list[Any]]:
+        able = [one for one in records if "nothing" not in one.fields["messages"][0]["content"]]
+        return [SimpleNamespace(record_id=one.index, examples=["example"]) for one in able], []
+
+
+def test_it_tells_how_many_drafts_are_measured_those_of_before_too(tmp_path: Path) -> None:
+    def measure(groups: Groups) -> Iterator[tuple[list[tuple[str, int]], Floats]]:
+        for of, examples in groups:
+            yield of, np.ones((len(examples), len(COLUMNS)))
+
+    drafts = [draft(f"Say {i}" if i % 9 else f"Say nothing of {i}", "It.") for i in range(150)]
+    for num in (100, 150):
+        told: list[int] = []
+        losses = DraftLosses(tmp_path / "losses.jsonl", cast(RecordPipeline, _Pipeline()), measure)
+        losses.measure(drafts[:num], told.append)
+        assert told[-1] == num
+        assert told == sorted(told)
+        assert told[0] == (64 if num == 100 else num)

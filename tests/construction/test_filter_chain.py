@@ -128,7 +128,7 @@ def test_forms_that_say_the_same() -> None:
         ({"refusal": True}, "refusal", "did you mean `refusals`?"),
         ({"similarity_to_existng": 0.7}, "similarity_to_existng", "did you mean `similarity_to_existing`?"),
         ({"jugde": {"at_least": 4}}, "jugde", "did you mean `judge`?"),
-        ({"judge": True}, "judge.at_least", "required"),
+        ({"judge": True}, "judge.at_least", "write judge: {at_least: 4"),
         ({"judge": 6}, "judge", "at_least is above 1"),
         ({"judge": {"at_least": 4, "rubric": "none.md"}}, "judge.rubric", "cannot be read"),
         ({"form": {"min_word": 3}}, "form.min_word", "did you mean `min_words`?"),

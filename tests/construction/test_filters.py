@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.form import repeated_share
 from sft.construction.filters.refusal_words import may_refuse, may_talk
 from sft.construction.filters.refusals import unquoted
-from sft.construction.filters.registry import read_filters
+from sft.construction.filters.registry import FILTERS, filter_problems, read_filters
 from sft.construction.script import Dropped, ScriptName
 from sft.construction.work import Ended
 from sft.draft import Draft
@@ -296,3 +297,12 @@ def test_an_instruction_is_compared_without_its_input(tmp_path: Path) -> None:
     instruction = "Sort these numbers from the largest to the smallest."
     drafts = [draft(f"{instruction}\n\n{text}", "x", instruction=instruction) for text in ("3 9 27 81", "5 1 8 2")]
     assert kept(drafts, {"form": False}, tmp_path) == drafts[:1]
+
+
+def test_a_filter_that_needs_more_shows_what_to_write() -> None:
+    (problem,) = filter_problems({"judge": True})
+    assert (problem.path, problem.rule) == ("construct.filters.judge.at_least", "judge needs it")
+    example = problem.way_out.removeprefix("write ")
+    assert not [*filter_problems(yaml.safe_load(example))], example
+    for name, kind in FILTERS.items():
+        assert not [*filter_problems(yaml.safe_load(f"{name}: {kind.example}"))], name

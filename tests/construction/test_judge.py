@@ -2,20 +2,29 @@
 
 import hashlib
 import json
+import random
+import subprocess
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from sft.construction.construction import construct_all
 from sft.construction.filters.chain import filtering
 from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.registry import read_filters
+from sft.construction.replaying import CONSTRUCTING, GRADING, Progress
 from sft.construction.script import Dropped, ScriptName
 from sft.construction.work import Ended
 from sft.draft import Draft
 from tests.construction.drafts import draft
-from tests.construction.teaching import FEW_SHOT, lines_of, output_of, run, section, teach
+from tests.construction.teaching import FEW_SHOT, HASTE, lines_of, output_of, run, section, teach, work_of
 from tests.endpoint.chat_server import chat_server
+from tests.forked_ranks import warm_command
 
+ROOT = Path(__file__).parents[2]
 CHEAPER = {"form": {"min_words": 1}, "copies": True}
 NUM_ASKED = 20
 
@@ -43,12 +52,17 @@ def test_what_is_graded_too_low_is_dropped_and_every_draft_is_graded_once(tmp_pa
     filters = {**CHEAPER, "judge": {"at_least": 4, "rubric": "It is short."}}
     with chat_server(judge) as server:
         given = section(server.url, tmp_path / "out", FEW_SHOT, filters=filters)
-        done = run(given)
+        told: list[Progress] = []
+        done = construct_all(work_of(given), given, told.append, HASTE)
+        grading = [one for one in told if one.what == GRADING]
         asked = [content["messages"][0]["content"] for content in server.asked]
         about = [prompt for prompt in asked if prompt.startswith("You grade")]
         records, dropped = (lines_of(tmp_path / f"out/{name}.jsonl") for name in ("records", "dropped"))
         by_judge = [line for line in dropped if line["dropped"]["filter"] == "judge"]
         assert len(about) == len(records) + len(by_judge) > 0
+        assert [one.num_done for one in grading] == [*range(1, len(about) + 1)]
+        assert {one.num for one in grading} == {len(about)}
+        assert [one.what for one in told] == [CONSTRUCTING] * NUM_ASKED + [GRADING] * len(about)
         assert all("It is short." in prompt for prompt in about)
         assert min(grades(records)) >= 4
         low = [line for line in by_judge if line["dropped"]["reason"] == "its grade is below 4"]
@@ -83,6 +97,33 @@ def test_what_the_budget_leaves_ungraded_is_not_kept_and_is_graded_later(tmp_pat
     assert [(tmp_path / "out" / name).read_text() for name in names] == [
         (tmp_path / "whole" / name).read_text() for name in names
     ]
+
+
+@pytest.mark.parametrize("num_kills", [5, pytest.param(60, marks=pytest.mark.long)])
+def test_killed_while_it_grades_each_grade_is_asked_once_but_for_those_under_way(
+    tmp_path: Path, num_kills: int
+) -> None:
+    at_once, seed = 4, random.randrange(1000)
+    recipes, filters = ({**FEW_SHOT[0], "num": 60},), {**CHEAPER, "judge": 2}
+    with chat_server(judge, seconds=0.01) as server:
+        run(section(server.url, tmp_path / "killed", recipes, at_once=at_once))
+        server.asked.clear()
+        given = section(server.url, tmp_path / "killed", recipes, at_once=at_once, filters=filters)
+        command = warm_command("tests.construction.killed", given.model_dump_json(), str(num_kills), str(seed))
+        subprocess.run(command, check=True, timeout=120, cwd=ROOT)
+        asked = Counter(content["messages"][0]["content"] for content in server.asked)
+        assert all(prompt.startswith("You grade") for prompt in asked)
+        assert asked.total() - len(asked) <= num_kills * at_once, seed
+        names = [line["request"] for line in lines_of(given.out / "log/replies.jsonl")]
+        assert len(names) == len(set(names)) == 60 + len(asked), seed
+        whole = section(server.url, tmp_path / "whole", recipes, filters=filters)
+        run(whole)
+    assert output_of(whole.out) == output_of(given.out), seed
+    assert asked.keys() == {
+        line["asked"]["messages"][0]["content"]
+        for line in lines_of(whole.out / "log/replies.jsonl")
+        if line["for"].startswith("judge/")
+    }
 
 
 def test_an_answer_cannot_leave_its_place_in_the_prompt_of_the_judge(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from sft.construction.filters.draft_parts import DraftParts
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.recipe import About, Recipe, Seed
 from sft.construction.recipes.registry import RECIPES, read_recipes, recipe_problems
-from sft.construction.script import Failed, Script
+from sft.construction.script import Elsewhere, Failed, Script
 from sft.construction.work import Part, Work
 from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer
 from sft.data.rendering.renderer import ConversationRenderer
@@ -170,6 +170,9 @@ def test_any_answer_ends_in_a_draft_or_a_reason(
         try:
             request = next(script)
             while True:
+                if isinstance(request, Elsewhere):
+                    request = script.send(request.run())
+                    continue
                 json.dumps(request.content(), ensure_ascii=False).encode()
                 request = script.send(_reply(data, request))
                 num_asked += 1

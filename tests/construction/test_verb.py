@@ -89,9 +89,19 @@ def test_rare_tasks_get_more_and_no_held_out_record_is_shown(
     assert len(server.asked) == num
     # A judge asks more than recipes do, which is said before.
     del content["data"]["sources"][1]
-    content["construct"] |= {"filters": {"judge": 4}, "budget": {"requests": num}}
+    content["construct"] |= {
+        "filters": {"judge": 4},
+        "budget": {"requests": num, "price_per_million_tokens": [1e4, 2e4]},
+    }
     assert main(["construct", written(content, tmp_path)]) == 0
-    assert "and the judge: at most 15 requests more" in " ".join(capfd.readouterr().out.split())
+    said = " ".join(capfd.readouterr().out.split())
+    estimate = re.search(r"and the judge: at most about 15 requests, ([\d,]+) tokens, cost (\S+), one for each", said)
+    assert estimate
+    # What the teacher may write, 12 answers and 3 times 3, and a verdict of each; the cost of it by the prices given.
+    least = (12 + 3 * 3) * 1024 + 15 * 512
+    tokens = int(estimate[1].replace(",", ""))
+    assert least < tokens < least + 15 * 500
+    assert float(estimate[2]) == pytest.approx((tokens + 15 * 512) / 100, abs=0.01)
     assert len(server.asked) == num, "the budget counts them, too"
 
 
@@ -216,6 +226,6 @@ def test_a_key_that_is_refused_is_one_message_with_the_counts(
     assert main(["construct", written(content, tmp_path), "construct.teacher.at_once=1"]) == 2
     said = capfd.readouterr()
     assert "refuses (status 401)" in said.err
-    assert "not asked yet" in said.out
+    assert "it waits for" in said.out
     server.status = 0
     assert main(["construct", written(content, tmp_path)]) == 0

@@ -2,10 +2,13 @@
 
 import asyncio
 import hashlib
+import json
 import random
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,11 +20,11 @@ from sft.construction.asking import Asking
 from sft.construction.at_once import ask_all
 from sft.construction.local_teacher import BATCH, LocalTeacher, LostReplicaError, Outcome
 from sft.construction.prompts import Prompts
-from sft.construction.recipes.recipe import About, Chain
+from sft.construction.recipes.recipe import About, Chain, Independent
 from sft.construction.recipes.registry import read_recipes
 from sft.construction.recipes.self_instruct import SelfInstruct
 from sft.construction.request_log import open_log
-from sft.construction.script import Failed, Script
+from sft.construction.script import Elsewhere, Failed, Script
 from sft.construction.spending import Spending
 from sft.construction.teacher import Ask, TeacherError, TeacherId
 from sft.construction.work import Course, Ended, Part, Work
@@ -164,6 +167,38 @@ def test_one_that_hangs_holds_up_nothing_but_its_own_task(tmp_path: Path) -> Non
     assert len(found) == 120
 
 
+class _Verifying(SelfInstruct):
+    """A recipe whose first script verifies something for as long as the others ask."""
+
+    def chain(self, about: About) -> Chain:
+        return Independent(partial(self._script, about))
+
+    @staticmethod
+    def _script(about: About, number: int) -> Script:
+        yield about.request(number, f"ask {number}")
+        found = (yield Elsewhere(partial(_ALL_ASKED.wait, 20))) if number == 0 else True
+        return about.draft("all asked" if found else "it waited for itself", "x", ())
+
+
+_ALL_ASKED = threading.Event()
+
+
+def test_while_one_verifies_the_others_go_on(tmp_path: Path) -> None:
+    class Counting(Slow):
+        async def _ask(self, request: ChatRequest) -> ChatReply | NoReply:
+            self.num_asked += 1
+            if self.num_asked == 40:
+                _ALL_ASKED.set()
+            return ChatReply("x")
+
+    recipe = _Verifying(num=40)
+    wanted = Work([Part(recipe, "t", 40, SEEDS)], Prompts(), 3)
+    found = outcomes(wanted, tmp_path / "log.jsonl", [Counting("a", 4, 0)])
+    drafts = [one.outcome for one in found if isinstance(one.outcome, Draft)]
+    assert len(drafts) == 40
+    assert {draft.messages[0]["content"] for draft in drafts} == {"all asked"}
+
+
 def test_a_small_budget_shows_something_of_every_recipe_and_task(tmp_path: Path) -> None:
     wanted = work((200, 200, 200))
     budget = ConstructionBudget(requests=60)
@@ -181,10 +216,47 @@ def test_what_has_no_answer_is_not_settled_while_nothing_is_answered(tmp_path: P
             return NoReply("away") if self.num_asked > 15 else ChatReply("x")
 
     wanted = work((40,), ("few_shot",))
-    with pytest.raises(TeacherError):
-        outcomes(wanted, tmp_path / "log.jsonl", [Failing("a", 4, 0)] * 2)
+    first = outcomes(wanted, tmp_path / "log.jsonl", [Failing("a", 4, 0)] * 2)
+    assert {e.outcome.reason for e in first if isinstance(e.outcome, Failed) and not e.outcome.is_final} == {
+        "it waits for a"
+    }
     found = outcomes(wanted, tmp_path / "log.jsonl", [Slow("a", 4, 0)] * 2)
     assert not [e for e in found if isinstance(e.outcome, Failed) and "away" in e.outcome.reason]
+
+
+class Leaving(Slow):
+    """Answers some, then nothing; after a while it is known to be away."""
+
+    async def _ask(self, request: ChatRequest) -> ChatReply | NoReply:
+        if self.num_asked >= self._limit:
+            self.num_asked += 1
+            await asyncio.sleep(0)
+            if self.num_asked > self._limit + 16:
+                raise TeacherError("nobody is there")
+            return NoReply("the connection is refused")
+        return await super()._ask(request)
+
+
+@pytest.mark.parametrize("num_well", [0, 40])
+def test_while_one_teacher_is_away_the_others_go_on_and_nothing_is_paid_twice(tmp_path: Path, num_well: int) -> None:
+    wanted = work((90, 70))
+    never = outcomes(wanted, tmp_path / "never.jsonl", [Slow("a", 8, 0), Slow("b", 8, 0)])
+    path = tmp_path / "log.jsonl"
+    a, b = Slow("a", 8, 1), Leaving("b", 8, 1, num_well)
+    away = outcomes(wanted, path, [a, b])
+    waiting = {e.name for e in away if isinstance(e.outcome, Failed) and not e.outcome.is_final}
+    done = [(e, first) for e, first in zip(away, never, strict=True) if e.name not in waiting]
+    assert [e for e, _ in done] == [first for _, first in done], "what is done is as it would be"
+    # Scripts that see no other go on to the end: of the first task each second one is a's.
+    few = {name.number for name in waiting if (name.recipe, name.task) == ("few_shot", "task 0")}
+    assert few
+    assert all(number % 2 for number in few), "only those of the one that is away"
+    assert outcomes(wanted, path, [Slow("a", 8, 2), Slow("b", 8, 2)]) == never
+    logs = [
+        sorted(json.loads(line)["request"] for line in p.read_text().splitlines())
+        for p in (path, tmp_path / "never.jsonl")
+    ]
+    assert logs[0] == logs[1], "no request was made for what is not so"
 
 
 # ---------------------------------------------------------------- replicas

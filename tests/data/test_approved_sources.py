@@ -1,12 +1,15 @@
 """What a teacher has made is in a store only where people have approved it, whatever source it comes by."""
 
 import json
+import random
+import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sft.approval.record_set import find_place
+from sft.approval.record_set import find_place, identity
 from sft.config import DataConfig, ModelConfig
 from sft.data.planning.plan_inputs import refuse
 from sft.data.preparation import prepare_store
@@ -17,7 +20,11 @@ from sft.errors import UserError
 from sft.review.exchange import write_approved
 from sft.review.session import ReviewSession, Setting
 from tests.approval.reviewed import constructed, draft, edit, say
+from tests.approval.test_decisions import decision
 from tests.conftest import TokenizerDir
+from tests.forked_ranks import warm_command
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +91,30 @@ def test_a_decision_more_is_another_store_and_one_taken_back_the_first(folder: P
     assert StoreRecipe.of(data, model).path == second
     say(folder, [3], "undo")
     assert StoreRecipe.of(data, model).path == first
+
+
+@pytest.mark.parametrize("num_kills", [4, pytest.param(40, marks=pytest.mark.long)])
+def test_killed_while_approved_records_are_gathered_or_at_any_moment_it_is_as_if_it_never_was(
+    tmp_path: Path, model: ModelConfig, num_kills: int
+) -> None:
+    made = constructed(tmp_path / "made", 3000)
+    ids = [identity(draft(i)) for i in range(3000)]
+    lines = [asdict(decision(str(i), ids[i], "reject" if i % 7 == 0 else "accept")) for i in range(2500)]
+    (made / "decisions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data, never = data_of(made, constructed=True), tmp_path / "never"
+    expected = prepare_store(data, model).manifest
+    data.cache_dir.rename(never)
+    seed = random.randrange(1000)
+    given = data.model_dump_json(), model.model_dump_json(), str(num_kills), str(seed)
+    command = warm_command("tests.approval.killed", *given)
+    done = subprocess.run(command, check=True, timeout=120, cwd=ROOT, capture_output=True, text=True)
+    assert int(done.stdout) > 0, "it was killed while it gathered"
+    assert prepare_store(data, model).manifest == expected, seed
+    files = [
+        {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+        for root in (never, data.cache_dir)
+    ]
+    assert files[0] == files[1], seed
 
 
 def test_a_plan_of_other_decisions_is_refused_with_the_way_back(folder: Path, model: ModelConfig) -> None:

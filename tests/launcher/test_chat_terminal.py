@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_hook
+from transformers import LlamaForCausalLM
 
 import launcher.chat.opening
 import launcher.chat.session  # noqa: F401  (else each fork imports it)
@@ -30,6 +32,8 @@ CTRL_C, CTRL_D, ERASED = "\x03", "\x04", "\r\x1b[2K"
 READY = "\x1b[?2004h> "
 """The prompt, where pasted lines are kept together."""
 PASTED = "\x1b[200~{}\x1b[201~"
+SLOW_SECONDS = 0.05
+"""A token, where an answer may not end before a key is pressed, on however busy a machine."""
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +101,12 @@ class Terminal:
 
 
 @contextmanager
-def chat(*arguments: object, columns: int = 100) -> Iterator[Terminal]:
+def chat(*arguments: object, columns: int = 100, slowly: bool = False) -> Iterator[Terminal]:
     """A chat that has loaded its models."""
     pid, master = pty.fork()
     if pid == 0:
+        if slowly:
+            register_module_forward_hook(wait_after_each_token)
         _talk([str(argument) for argument in arguments])
     terminal = Terminal(pid, master)
     terminal.resize(columns)
@@ -113,6 +119,11 @@ def chat(*arguments: object, columns: int = 100) -> Iterator[Terminal]:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         os.close(master)
+
+
+def wait_after_each_token(module: torch.nn.Module, *_: object) -> None:
+    if isinstance(module, LlamaForCausalLM) and module.name_or_path:  # a loaded one, none on which something is tried
+        time.sleep(SLOW_SECONDS)
 
 
 def _talk(arguments: list[str]) -> None:
@@ -170,7 +181,7 @@ def test_in_a_narrow_terminal_they_answer_one_after_the_other_and_it_may_be_resi
 
 
 def test_ctrl_c_ends_the_answer_and_not_the_chat(run: RunFolder) -> None:
-    with chat(run.path, "--model", "broad", "--max-new-tokens", 400) as terminal:
+    with chat(run.path, "--model", "broad", "--max-new-tokens", 400, slowly=True) as terminal:
         terminal.type("Never stop.\r")
         terminal.wait_for("delta delta")
         terminal.type("what is typed meanwhile")

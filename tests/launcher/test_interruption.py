@@ -67,7 +67,6 @@ def test_a_command_that_holds_a_run_folder_ends_in_order_with_the_code_of_a_kill
 # It may come between the opening of a file and the block that closes it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_sft_train_obeys_a_stop_file_that_is_newer_than_its_start_once_and_trains_nothing(
-    warm_look: None,
     tmp_path: Path,
     tiny_model_dir: Path,
     small_records: SmallRecords,

@@ -29,7 +29,6 @@ def in_need_of_a_package(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**LLAMA, **own}))
 
 
-@pytest.mark.usefixtures("warm_look")
 @pytest.mark.parametrize(
     ("verbs", "make", "expected"),
     [
@@ -51,7 +50,7 @@ def test_what_train_refuses_is_refused_before(
 
 
 def test_missing_weights_are_noted_and_what_lies_there_later_is_looked_at(
-    warm_look: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     arguments = ["plan", str(CONFIG), f"model.path={tmp_path}", "--json"]
@@ -64,7 +63,7 @@ def test_missing_weights_are_noted_and_what_lies_there_later_is_looked_at(
 
 
 def test_what_was_found_is_kept_where_it_can_be_and_read_where_it_is_whole(
-    warm_look: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quantized(tmp_path)
     layouts = tmp_path / ".cache" / "sft" / "layouts"

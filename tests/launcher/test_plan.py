@@ -17,7 +17,6 @@ from sft.sizing.forecast import Forecast
 from tests.forked_ranks import warm_command
 from tests.sizing.models import LLAMA_8B
 
-pytestmark = pytest.mark.usefixtures("warm_look")
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "llama3_8b_1node.yaml"
 

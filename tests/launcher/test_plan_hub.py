@@ -13,7 +13,9 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
+from sft.sizing.hub_config import fetch_config
 from tests.forked_ranks import warm_command
 from tests.sizing.models import LLAMA_8B
 
@@ -88,28 +90,32 @@ def hub() -> Iterator[Hub]:
         yield server
 
 
-def environment(home: Path, endpoint: str) -> dict[str, str]:
-    names = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HF_HUB_CACHE", "HF_HOME")
-    own = {name: value for name, value in os.environ.items() if name not in names}
-    more = {"HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_TOKEN": TOKEN}
-    return own | more | {"PYTHONPATH": str(ROOT), "NO_PROXY": "*"}
+OTHERS = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HF_HUB_CACHE", "HF_HOME")
+
+
+def variables(home: Path, endpoint: str) -> dict[str, str]:
+    given = {"HOME": str(home), "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": endpoint, "HF_TOKEN": TOKEN}
+    return {**given, "PYTHONPATH": str(ROOT), "NO_PROXY": "*"}
 
 
 def address(hub: Hub, user: str = "") -> str:
     return f"http://{user}127.0.0.1:{hub.server_address[1]}"
 
 
-def fetch(home: Path, endpoint: str, *models: str, seconds: float = 30) -> list[str]:
-    """What is said of each of these models."""
-    code = f"""from sft.sizing.hub_config import fetch_config
-for model in {models!r}:
-    print(fetch_config(model, {seconds}))"""
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment(home, endpoint), capture_output=True, text=True, timeout=100
-    )
-    assert (run.returncode, run.stderr) == (0, "")
-    assert TOKEN not in run.stdout
-    return run.stdout.splitlines()
+def fetch(home: Path, endpoint: str, *models: str, seconds: float = 30) -> list[str | None]:
+    """What is said of each of these models. Each is fetched by a process of its own, which reads the variables."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in OTHERS:
+            patch.delenv(name, raising=False)
+        for name, value in variables(home, endpoint).items():
+            patch.setenv(name, value)
+        # What this process has read from them when it began.
+        patch.setattr(constants, "ENDPOINT", endpoint)
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HF_HUB_CACHE", str(home / ".cache" / "huggingface" / "hub"))
+        said = [fetch_config(model, seconds) for model in models]
+    assert TOKEN not in str(said)
+    return said
 
 
 def plan(home: Path, endpoint: str, *arguments: str) -> dict[str, Any]:
@@ -117,7 +123,8 @@ def plan(home: Path, endpoint: str, *arguments: str) -> dict[str, Any]:
     look = f"launcher.layout_check.own_module = lambda name: {warm_command('sft.model.first_look')}"
     code = f"import sys, launcher.cli, launcher.layout_check\n{look}\nsys.exit(launcher.cli.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "plan", str(CONFIG), "--json", *arguments]
-    run = subprocess.run(command, env=environment(home, endpoint), capture_output=True, text=True, timeout=200)
+    own = {name: value for name, value in os.environ.items() if name not in OTHERS} | variables(home, endpoint)
+    run = subprocess.run(command, env=own, capture_output=True, text=True, timeout=200)
     assert (run.returncode, run.stderr) == (0, "")
     assert TOKEN not in run.stdout
     found: dict[str, Any] = json.loads(run.stdout)
@@ -149,13 +156,14 @@ def test_what_the_hub_does_not_give_is_said_in_words(hub: Hub, tmp_path: Path) -
         "o/large": "it has 3,000,000 bytes",
     }
     for (model, why), said in zip(reasons.items(), fetch(tmp_path, address(hub), *reasons), strict=True):
+        assert said is not None
         assert said.startswith(f"model: the config.json of {model} was not fetched from {address(hub)}: ")
         assert why in said
     assert not [command for command, _, _ in hub.seen if command == "GET"]
 
 
 def test_a_token_goes_to_the_hub_and_is_not_shown(hub: Hub, tmp_path: Path) -> None:
-    assert "was fetched" in fetch(tmp_path, address(hub), MODEL)[0]
+    assert "was fetched" in str(fetch(tmp_path, address(hub), MODEL))
     assert {token for _, _, token in hub.seen} == {f"Bearer {TOKEN}"}
 
 
@@ -163,12 +171,12 @@ def test_a_hub_that_is_not_there_or_does_not_answer_costs_a_bounded_time(tmp_pat
     with running() as server:
         started = monotonic()
         [said] = fetch(tmp_path, address(server), "o/silent", seconds=1.0)
-        assert "it did not come within 1 seconds" in said
+        assert "it did not come within 1 seconds" in str(said)
         assert monotonic() - started < 30
         gone = address(server)
-    assert "it cannot be reached" in fetch(tmp_path, gone, MODEL)[0]
+    assert "it cannot be reached" in str(fetch(tmp_path, gone, MODEL))
 
 
 def test_what_is_no_id_or_lies_here_asks_nobody(hub: Hub, tmp_path: Path) -> None:
-    assert fetch(tmp_path, address(hub), str(tmp_path), "/nowhere/model", "a/b/c") == ["None"] * 3
+    assert fetch(tmp_path, address(hub), str(tmp_path), "/nowhere/model", "a/b/c") == [None] * 3
     assert hub.seen == []

@@ -73,7 +73,7 @@ def test_a_checkpoint_that_the_run_begins_with_is_looked_for(config: Path, tmp_p
 
 
 def test_it_comes_before_anything_is_prepared_unless_it_is_switched_off(
-    warm_look: None, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong = [f"checkpoint.dir={config}/checkpoints", f"data.sources.lists.path={tmp_path}/none.jsonl"]
     assert main(["train", str(config), *wrong]) == 2

@@ -16,7 +16,6 @@ from sft.run_lock import run_lock
 from tests.conftest import SmallRecords
 from tests.forked_ranks import warm_command
 
-pytestmark = pytest.mark.usefixtures("warm_look")
 ROOT = Path(__file__).parents[2]
 Change = Callable[[dict[str, Any], Path], None]
 

@@ -75,7 +75,7 @@ def test_what_is_no_decision_on_a_record_that_is_here_is_counted(tmp_path: Path,
     odd = [{}, {"annotations": 1, "responses": [2]}, {"annotations": [3], "responses": {"verdict": 4}}]
     back.write_text("\n".join(map(json.dumps, [here, gone, *odd, 5])))
     outcomes = import_decisions(opened(folder), form, back)
-    assert outcomes["not taken: there is no such record"] >= 1
+    assert outcomes["not taken: this record is not in the file"] >= 1
     assert "taken" not in outcomes
     assert read_decisions(folder) == []
 
@@ -83,6 +83,9 @@ def test_what_is_no_decision_on_a_record_that_is_here_is_counted(tmp_path: Path,
 def test_a_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
     folder = write_records(tmp_path / "made", [record("q", "a")])
     (tmp_path / "x.json").write_text("[{]")
+    (tmp_path / "min.json").write_text('[{"record": "1", "verdict": "accept", "annotator": 1, "lead_time": 3.2}]')
+    with pytest.raises(UserError, match="min.json holds no decision"):
+        import_decisions(opened(folder), "label-studio", tmp_path / "min.json")
     for name in ("x.json", "nothing.json"):
         with pytest.raises(UserError, match=name):
             import_decisions(opened(folder), "argilla", tmp_path / name)

@@ -42,7 +42,14 @@ def test_the_table_says_what_is_approved(folder: Path, capsys: pytest.CaptureFix
     assert "Approved one by one: 8 records." in text
     assert "the stated bound 50.0%" in text
     assert "kim and lee both decided on 8 records: kappa 0.00" in text
+    assert "cannot be read" not in text
     assert not (folder / ".decisions.jsonl.open").exists(), "to look changes nothing"
+    with (folder / "decisions.jsonl").open("a") as file:
+        file.write('{"verdict": "reject"}\n{"name": "hal')
+    assert main(["review", str(folder), "--status"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "1 line that cannot be read as decisions: 20. What they say would not count." in text
+    assert "Approved one by one: 8 records." in text
 
 
 def test_the_approved_records_are_written_after_their_edits(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,8 +76,10 @@ def test_the_approved_records_are_written_after_their_edits(folder: Path, capsys
 def test_records_go_to_another_tool_and_come_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "tasks.json"
     assert main(["review", str(folder), "--export", "label-studio", str(out)]) == 0
-    assert main(["review", str(folder), "--import", "label-studio", str(out)]) == 0
-    assert capsys.readouterr().out == f"100 records in {out}\n", "nobody has said anything"
+    assert main(["review", str(folder), "--import", "label-studio", str(out)]) == 2
+    said = capsys.readouterr()
+    assert said.out == f"100 records in {out}\n"
+    assert "tasks.json holds no decision" in said.err, "nobody has said anything"
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from sft.training.workload import prepare_workload
 from sft.verification.run_check import verify_run
 from tests.approval.reviewed import constructed, say
 from tests.conftest import SmallRecords
+from tests.endpoint.chat_server import chat_server
 from tests.jobs import two_stage_job
 
 
@@ -131,6 +132,24 @@ def test_unreviewed_is_said_aloud_and_no_resume_of_the_run(
     assert "- unreviewed-data\n" in card
     assert read_json(RunFolder(other).manifest)["made"]["made"]["num_unreviewed"] == 2
     assert yaml.safe_load(RunFolder(other).config.read_text())["data"]["unreviewed"] is True
+
+
+@pytest.mark.parametrize("command", ["construct", "score", "evaluate"])
+def test_each_command_that_reads_data_says_aloud_what_nobody_has_approved(
+    job: dict[str, Any], tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {**job, "run": {**job["run"], "dir": str(tmp_path / "run")}, "evaluate": {"answers_per_task": 1}}
+    recipes = [{"kind": "few_shot", "num": 1, "tasks": "all"}]
+    nobody = {"teacher": {"endpoint": "http://127.0.0.1:1/v1", "model": "nobody"}, "recipes": recipes}
+    content["construct"] = {**nobody, "out": str(tmp_path / "out")}
+    path = tmp_path / "job.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with chat_server() as server:
+        more = {"score": ["--num", "1"], "evaluate": ["--endpoint", server.url]}.get(command, [])
+        code = main([command, str(path), "--unreviewed", *more])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "UNREVIEWED: nobody has approved 2 of 7 made records of the source made, and they are trained on" in said
+    assert code == (2 if command == "construct" else 0), "its teacher is away"
 
 
 def test_a_run_that_begins_with_another_says_what_that_one_was_trained_on(run: RunFolder, job: dict[str, Any]) -> None:

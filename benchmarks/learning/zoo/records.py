@@ -38,10 +38,26 @@ def make_zoo(seed: int = 0, largest: int = 3000, ratio: float = 100, num_test: i
         task = TASKS[name]
         asked = int(min(num_test, max(1, _LARGEST_TEST_SHARE * task.most_records)))
         taken: set[tuple[str, str]] = set()
-        zoo.test.extend(_draw(task, asked, taken, derive_seed(seed, "test", name)))
-        zoo.unseen_wordings.extend(_draw(task, asked, set(), derive_seed(seed, "unseen", name), unseen=True))
-        zoo.train.extend(_draw(task, size, taken, derive_seed(seed, "train", name)))
+        zoo.test.extend(draw_records(task, asked, taken, derive_seed(seed, "test", name)))
+        zoo.unseen_wordings.extend(draw_records(task, asked, set(), derive_seed(seed, "unseen", name), unseen=True))
+        zoo.train.extend(draw_records(task, size, taken, derive_seed(seed, "train", name)))
     return zoo
+
+
+def draw_records(
+    task: Task, size: int, taken: set[tuple[str, str]], seed: int, *, unseen: bool = False
+) -> list[Record]:
+    """So many records of a task, or fewer of few cases; none with a prompt in `taken`, which gets theirs."""
+    rng, records = np.random.default_rng(seed), []
+    for _ in range(size * _TRIES):
+        if len(records) == size:
+            break
+        record = task.record(rng, unseen=unseen)
+        prompt = (record["instruction"], record["input"])
+        if prompt not in taken:
+            taken.add(prompt)
+            records.append(record)
+    return records
 
 
 def with_shots(record: Record, shown: Sequence[Record]) -> Record:
@@ -78,16 +94,3 @@ def _turns(record: Record, *, train: bool = True) -> list[dict[str, Any]]:
     prompt = "\n\n".join(part for part in (record["instruction"], record["input"]) if part)
     answer: dict[str, Any] = {"role": "assistant", "content": record["output"]}
     return [{"role": "user", "content": prompt}, answer if train else {**answer, "train": False}]
-
-
-def _draw(task: Task, size: int, taken: set[tuple[str, str]], seed: int, *, unseen: bool = False) -> list[Record]:
-    rng, records = np.random.default_rng(seed), []
-    for _ in range(size * _TRIES):
-        if len(records) == size:
-            break
-        record = task.record(rng, unseen=unseen)
-        prompt = (record["instruction"], record["input"])
-        if prompt not in taken:
-            taken.add(prompt)
-            records.append(record)
-    return records

@@ -62,9 +62,10 @@ class Filtering:
             AssertionError: a draft is not counted once.
             UserError: the disk is full.
         """
+        num = 0
         for one in self._passes:
             try:
-                one.judge(ended)
+                one.judge(ended, num)
             except OSError as error:
                 raise UserError(
                     f"construct.out: nothing can be written to {self._scratch.parent}: {error.strerror or error}. "
@@ -72,7 +73,7 @@ class Filtering:
                 ) from error
             self.dropped += one.dropped
             self.noted += one.noted
-            ended = one
+            ended, num = one, one.num_kept
         self.num_made, self.num_kept = self._passes[0].num_made, self._passes[-1].num_kept
         assert self.num_made == self.num_kept + self.dropped.total(), (self.num_made, self.num_kept, self.dropped)
         return iter(ended)
@@ -113,12 +114,12 @@ class _Pass:
         """Of the drafts that came in."""
         return self.num_made - self.dropped.total()
 
-    def judge(self, ended: Iterable[Ended]) -> None:
-        """Judge all; where a dear filter is the first, they are read twice."""
+    def judge(self, ended: Iterable[Ended], num: int) -> None:
+        """Judge all; where a dear filter is the first, they are read twice, and hold `num` drafts."""
         dear = next((given for given, _ in self._judges if given.is_dear), None)
         if dear is not None:
             drafts = (one.outcome for one in ended if isinstance(one.outcome, Draft))
-            self._around.prepare(dear, (draft for draft in drafts if dear.concerns(draft)))
+            self._around.prepare(dear, (draft for draft in drafts if dear.concerns(draft)), num)
         for one, seen in looked_at(self._looking, ended):
             self._verdicts.append(0)
             self._told.append(0)

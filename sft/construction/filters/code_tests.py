@@ -17,6 +17,8 @@ class CodeAnswer(Verifier):
     name: ClassVar[str] = "code"
     word: ClassVar[str] = "tests"
 
+    example: ClassVar[str] = "{allow_code: true}"
+
     allow_code: bool = Field(default=False, validate_default=True)
     """Whether code that a model wrote may run here, in the sandbox."""
     seconds: Annotated[float, Field(gt=0.0, le=600.0)] = 10.0

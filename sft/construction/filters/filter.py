@@ -44,8 +44,8 @@ class Surroundings:
     """The losses of the model that is trained, `loss` and `ifd`, or why there are none; None where nobody measures."""
     grade: Callable[[Draft], float | Failed] | None = None
     """The grade that a judging model has given, or why there is none; None where nobody judges."""
-    prepare: "Callable[[Filter, Iterable[Draft]], None]" = lambda judging, drafts: None
-    """Called before a dear filter judges, with all that come to it: what it looks up of them can then be measured."""
+    prepare: "Callable[[Filter, Iterable[Draft], int], None]" = lambda judging, drafts, num: None
+    """Called before a dear filter judges, with all that come to it, `num` at most: they can be measured then."""
 
 
 class Late(NamedTuple):
@@ -102,6 +102,8 @@ class Filter(BaseModel, ABC):
     """In a config."""
     shorthand: ClassVar[str] = ""
     """The setting that a config may give alone, without its name."""
+    example: ClassVar[str] = "true"
+    """What a config may give."""
     is_dear: ClassVar[bool] = False
     """Whether it judges only what all filters before it keep for good: near copies among them are dropped first."""
 

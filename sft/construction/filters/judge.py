@@ -24,6 +24,7 @@ class Graded(Filter):
 
     name: ClassVar[str] = "judge"
     shorthand: ClassVar[str] = "at_least"
+    example: ClassVar[str] = "{at_least: 4, rubric: It answers what is asked and is right.}"
     is_dear: ClassVar[bool] = True
 
     rubric: str = DEFAULT_RUBRIC

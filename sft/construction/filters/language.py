@@ -29,6 +29,7 @@ class Language(Filter):
 
     name: ClassVar[str] = "language"
     shorthand: ClassVar[str] = "allowed"
+    example: ClassVar[str] = "[en]"
 
     allowed: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...], BeforeValidator(_codes), Field(min_length=1)

@@ -134,10 +134,12 @@ def _problems(name: str, error: ValidationError) -> Iterator[Problem]:
         if problem["type"] == "extra_forbidden":
             way_out = did_you_mean(setting, [*kind.model_fields])
             yield Problem(place, problem["input"], f"{name} has no such setting", way_out)
+        elif problem["type"] == "missing":
+            yield Problem(place, "", f"{name} needs it", _example(kind))
         else:
             rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input should ")
             yield Problem(place, problem["input"] if setting else "", rule, "correct it")
 
 
 def _example(kind: type[Filter]) -> str:
-    return f"write {kind.name}: {{{next(iter(kind.model_fields))}: …}}"
+    return f"write {kind.name}: {kind.example}"

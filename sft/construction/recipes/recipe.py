@@ -72,6 +72,11 @@ class Recipe(BaseModel, ABC):
     def num_requests(self) -> int:
         """The most that one script asks."""
 
+    @property
+    def num_texts(self) -> int:
+        """The most answers of a script that stand in its record."""
+        return self.num_requests
+
     name: Name = ""
     """Tells two recipes of a kind apart. Default: the kind."""
     num: PositiveInt
@@ -135,7 +140,7 @@ class Independent:
 
     begin: Callable[[int], Script]
     """The script of a number."""
-    window: int = 1024
+    window: None = None
 
     def script(self, number: int) -> Script:
         """Begin it."""

@@ -19,7 +19,7 @@ from sft.construction.answer_form import FormError, read_text
 from sft.construction.recipes.material import Material
 from sft.construction.recipes.recipe import About, Chain, Independent, Recipe, Seed
 from sft.construction.recipes.verification import Tests, agreeing, code_judging, largest_group, passing
-from sft.construction.script import Failed, Script
+from sft.construction.script import Elsewhere, Failed, Script
 from sft.errors import UserError
 
 NONE_RIGHT = "no answer is right"
@@ -66,6 +66,11 @@ class RejectionSampling(Recipe):
         """One for each answer."""
         return self.answers
 
+    @property
+    def num_texts(self) -> int:
+        """Its prompt is the seed's, and one answer stays."""
+        return 1
+
     def material(self) -> Material:
         """None; for code, the sandbox is tried."""
         if self.verify == "code":
@@ -96,7 +101,8 @@ class RejectionSampling(Recipe):
                 failed = error.failed
         if not answers:
             return failed
-        stay = self._right(answers, seed)
+        verify = partial(self._right, answers, seed)
+        stay = (yield Elsewhere(verify)) if self.verify == "code" else verify()
         if isinstance(stay, Failed):
             return stay
         chosen = about.random(number).choice(stay)

@@ -1,0 +1,41 @@
+"""Prepares and is killed, again and again: python -m tests.approval.killed DATA_JSON MODEL_JSON NUM_KILLS SEED"""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from sft.config import DataConfig, ModelConfig
+from sft.data.preparation import prepare_store
+
+
+def start(data: DataConfig, model: ModelConfig) -> int:
+    if child := os.fork():
+        return child
+    prepare_store(data, model)
+    os._exit(0)
+
+
+def gathering(cache: Path) -> int:
+    """When it began; 0 where nothing is gathered."""
+    return max((path.stat().st_ctime_ns for path in (cache / "approved").glob(".*.publish.partial")), default=0)
+
+
+if __name__ == "__main__":
+    data, model = DataConfig.model_validate_json(sys.argv[1]), ModelConfig.model_validate_json(sys.argv[2])
+    draw, num_kills, num_gathering = random.Random(int(sys.argv[4])), int(sys.argv[3]), 0
+    for number in range(num_kills):
+        before, pid = gathering(data.cache_dir), start(data, model)
+        until = time.monotonic() + (10.0 if number < num_kills // 2 else draw.uniform(0.0, 0.6))
+        while time.monotonic() < until:
+            if number < num_kills // 2 and gathering(data.cache_dir) > before:
+                time.sleep(draw.uniform(0.0, 0.02))
+                num_gathering += gathering(data.cache_dir) > before
+                break
+            time.sleep(0.001)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert os.waitpid(start(data, model), 0)[1] == 0
+    sys.stdout.write(f"{num_gathering}\n")
