@@ -31,15 +31,16 @@ def by_sample(entries: Iterable[Entry], seed: int) -> list[Entry]:
     The i-th of the n records of a task, in a random order of its own, stands at (i + u) / n, with u random between 0
     and 1. So each task has as large a share of the first records as it has of all, within one record.
     """
-    by_task: dict[str, list[tuple[int, Entry]]] = {}
+    by_task: dict[str, list[tuple[float, int, Entry]]] = {}
     draw_of = _drawing(seed, "sample")
     for entry in entries:
-        by_task.setdefault(entry.task, []).append((draw_of(entry.id), entry))
+        draw = draw_of(entry.id)
+        by_task.setdefault(entry.task, []).append((float(draw), draw, entry))  # floats are sorted fastest
     placed = []
     for drawn in by_task.values():
         drawn.sort()
         # The lower half of the bits is independent of the upper one, by which they are sorted.
-        placed += [((i + draw % _HALF / _HALF) / len(drawn), draw, entry) for i, (draw, entry) in enumerate(drawn)]
+        placed += [((i + draw % _HALF / _HALF) / len(drawn), draw, entry) for i, (_, draw, entry) in enumerate(drawn)]
     placed.sort()
     return [entry for _, _, entry in placed]
 

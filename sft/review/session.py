@@ -8,6 +8,7 @@ was decided holds for the records that are still in it, by their content.
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -109,7 +110,7 @@ class ReviewSession:
         is_sample = self._setting.bound is not None
         self._order = by_sample(records.entries, self._setting.seed) if is_sample else by_risk(records.entries)
         self._ids = [entry.id for entry in self._order]
-        sizes = Counter(entry.task for entry in self._order)
+        sizes = Counter(map(attrgetter("task"), self._order))
         self._counts: Counter[tuple[str, State]] = Counter({(task, "open"): num for task, num in sizes.items()})
         try:
             self._read_new()
