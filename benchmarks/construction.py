@@ -30,6 +30,7 @@ from typing import Any
 import openai  # noqa: F401  (a second, which is not part of what is measured)
 
 from benchmarks.filtering import measure_filters
+from benchmarks.reviewing import measure_review
 from sft.config_construction import ConstructConfig
 from sft.construction.construction import construct_all
 from sft.construction.prompts import Prompts
@@ -48,9 +49,13 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=1.0, help="that an answer takes")
     parser.add_argument("--filters", type=int, metavar="DRAFTS", help="see benchmarks.filtering")
+    parser.add_argument("--review", type=int, metavar="RECORDS", help="see benchmarks.reviewing")
     options = parser.parse_args()
     if options.filters:
         measure_filters(options.filters, say)
+    if options.review:
+        measure_review(options.review, say)
+    if options.filters or options.review:
         return
     with served(options.seconds) as url:
         for name, num_tasks in (("many tasks", NUM_TASKS), ("one task", 1)):

@@ -29,7 +29,8 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from benchmarks.made_data import dolly_record, write_data
+from benchmarks.made_data import dolly_pair, write_data
+from benchmarks.resident_memory import forget_peak, memory_now, memory_peak
 from sft.config import DataConfig, HoldoutConfig, ModelConfig, SourceConfig
 from sft.config_construction import ConstructConfig
 from sft.construction.asking import Asking, Job, Result
@@ -83,18 +84,21 @@ class _Used(NamedTuple):
 
     @classmethod
     def now(cls) -> "_Used":
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
         all_of_them = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         cpu = sum(one.ru_utime + one.ru_stime for one in all_of_them)
-        return cls(time.perf_counter(), cpu, pages * resource.getpagesize() / (1 << 20))
+        return cls(time.perf_counter(), cpu, memory_now())
+
+    @classmethod
+    def at_first(cls) -> "_Used":
+        """The same where measuring begins."""
+        forget_peak()
+        return cls.now()
 
 
 def _measured(folder: Path, num: int, part: str) -> str:
     begun, num_kept = (_command if part == "command" else _filter)(folder, num, part)
     ended = _Used.now()
-    peak, others = (
-        resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    peak, others = memory_peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     seconds, cpu = ended.seconds - begun.seconds, ended.cpu - begun.cpu
     speed = f"{seconds:8.2f} s  {num / seconds:8,.0f} drafts/s  CPU {1e3 * cpu / num:5.2f} ms"
     memory = f"memory {begun.memory:4,.0f} + {peak - begun.memory:4,.0f} MiB, others {others:4,.0f}"
@@ -113,7 +117,7 @@ def _filter(folder: Path, num: int, part: str) -> tuple[_Used, int]:
         del log, asking
         file.seek(0)
         with filtering(read_filters(given), _around(folder, construct, work)) as passing:
-            begun = _Used.now()
+            begun = _Used.at_first()
             for _ in passing.outcomes(_read(file)):
                 pass
             return begun, passing.num_kept
@@ -131,7 +135,7 @@ def _command(folder: Path, num: int, part: str) -> tuple[_Used, int]:
 
     construct, work = _job(folder, num)
     around = _around(folder, construct, work)
-    begun = _Used.now()
+    begun = _Used.at_first()
     done = construct_all(work, construct, around=around)
     assert done.error is None
     write_page(ConstructionFolder(construct.out), around.seeds)
@@ -167,13 +171,8 @@ def _job(folder: Path, num: int) -> tuple[ConstructConfig, Work]:
 
 
 def _seed(rng: np.random.Generator) -> Seed:
-    prompt, answer = _pair(rng)
+    prompt, answer = dolly_pair(rng)
     return Seed(hashlib.sha256(prompt.encode()).hexdigest()[:24], prompt, answer, "by hand")
-
-
-def _pair(rng: np.random.Generator) -> tuple[str, str]:
-    record = dolly_record(rng)
-    return f"{record['instruction']}\n\n{record['context']}".strip(), record["response"]
 
 
 def _given(folder: Path) -> tuple[DataConfig, ModelConfig]:
@@ -217,6 +216,6 @@ def _answered(asking: Asking, job: Job) -> Result:
 
 def _reply(request: ChatRequest) -> ChatReply:
     digest = hashlib.sha256(str(request.messages).encode()).digest()
-    prompt, answer = _pair(np.random.default_rng(int.from_bytes(digest[:8])))
+    prompt, answer = dolly_pair(np.random.default_rng(int.from_bytes(digest[:8])))
     text = json.dumps({"prompt": prompt, "answer": answer})
     return ChatReply(text, num_tokens=len(text) // 4, num_prompt_tokens=len(str(request.messages)) // 4)

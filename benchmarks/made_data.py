@@ -53,6 +53,12 @@ def dolly_record(rng: np.random.Generator) -> dict[str, str]:
     }
 
 
+def dolly_pair(rng: np.random.Generator) -> tuple[str, str]:
+    """Its prompt, with the context, and its answer."""
+    record = dolly_record(rng)
+    return f"{record['instruction']}\n\n{record['context']}".strip(), record["response"]
+
+
 def _gsm8k(rng: np.random.Generator) -> dict[str, str]:
     question = _text(rng, "question", 42, 0.4)
     answer = _text(rng, "answer", 47, 0.5).split()

@@ -101,7 +101,7 @@ def _publish(
     final: Path, place: Place, rule: SampleRule | None, decisions: list[Decision], about: Mapping[str, Any]
 ) -> None:
     records = open_records(place.records)
-    opinions = Opinions((entry.id for entry in records.entries), decisions)
+    opinions = Opinions(records, decisions)
     entries = records.entries if rule is None else by_sample(records.entries, rule.seed)
     order, bound = [entry.id for entry in entries], rule.sample if rule else None
     sample = None if bound is None else sample_result(order, opinions.of, bound)

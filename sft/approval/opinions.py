@@ -1,6 +1,6 @@
 """What all reviewers together say of a record: of each of them the last word on any of its versions."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -72,10 +72,10 @@ def opinion_of(record: str, decisions: Decisions) -> Opinion:
 class Opinions:
     """The opinions on all records of a set, which follow its decisions one by one."""
 
-    def __init__(self, records: Iterable[str], decisions: Iterable[Decision] = ()) -> None:
-        """`records`: the ids of the set."""
+    def __init__(self, records: Container[str], decisions: Iterable[Decision] = ()) -> None:
+        """`records`: knows the ids of the set."""
         self.decisions = Decisions()
-        self._records = frozenset(records)
+        self._records = records
         self._origins: dict[str, set[str]] = {}
         """Of records that edits have made."""
         self._known: dict[str, Opinion] = {}
@@ -100,4 +100,4 @@ class Opinions:
 
     def origins(self, record: str) -> set[str]:
         """The records of the set that are this one, or that edits have made it of; empty if it is unknown."""
-        return self._origins.get(record) or ({record} & self._records)
+        return self._origins.get(record) or ({record} if record in self._records else set())

@@ -8,6 +8,7 @@ DATA is a folder that `sft construct` has made, or any file of JSON lines. The r
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ _BEGINS, _MESSAGES = b'{"id": "', b'", "messages": ['
 _ID_END = len(_BEGINS) + 24
 _DECODER = json.JSONDecoder()
 _TASK = b'], "task": "'
-_SCORES = b', "scores": {'
+_SCORES, _NO_SCORES = b', "scores": {', b', "scores": {}}}\n'
 
 
 class Entry(NamedTuple):
@@ -44,11 +45,11 @@ class RecordSet:
         self.num_unreadable = num_unreadable
         """Lines that are no JSON object: nobody can review them, and they are never approved."""
         self._entries = {entry.id: entry for entry in reversed(entries)}
-        self.entries = sorted(self._entries.values(), key=lambda entry: entry.offset)
+        self.entries = sorted(self._entries.values(), key=attrgetter("offset"))
         """In the order of the file."""
         self.num_lines = num_unreadable + len(entries)
 
-    def __contains__(self, record: str) -> bool:
+    def __contains__(self, record: object) -> bool:
         return record in self._entries
 
     def __len__(self) -> int:
@@ -101,27 +102,32 @@ def open_records(path: Path, *, trust: bool = False) -> RecordSet:
         UserError: it cannot be read, or has no record.
     """
     unreadable = offset = 0
-    found: list[tuple[str, str, float, int]] = []
+    # Each in a list of its own: the collector of cycles would look at very many tuples, again and again.
+    ids, names, doubts, offsets = list[str](), list[str](), list[float](), list[int]()
+    tasks: dict[bytes, str] = {}
     try:
         with path.open("rb") as file:
             for line in file:
-                known = _glance(line) if trust else None
+                known = _glance(line, tasks) if trust else None
+                if known is None and (fields := _parsed(line)) is not None:
+                    known = identity(fields), task_of(fields), _doubt(_scores(fields))
                 if known is not None:
-                    found.append((*known, offset))
-                elif (fields := _parsed(line)) is not None:
-                    found.append((identity(fields), task_of(fields), _doubt(_scores(fields)), offset))
+                    ids.append(known[0])
+                    names.append(known[1])
+                    doubts.append(known[2])
+                    offsets.append(offset)
                 elif not line.isspace():
                     unreadable += 1
                 offset += len(line)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if not found:
+    if not ids:
         raise UserError(f"{path} holds no record: each line has to be a JSON object.")
-    sizes = Counter(task for _, task, _, _ in found)
-    mean = len(found) / len(sizes)
+    sizes = Counter(names)
+    mean = len(ids) / len(sizes)
     rare = {task: _MOST_RARE * max(0.0, 1 - size / mean) for task, size in sizes.items()}
-    entries = [Entry(record, task, doubt + rare[task], offset) for record, task, doubt, offset in found]
-    return RecordSet(path, entries, unreadable)
+    risks = [doubt + rare[task] for doubt, task in zip(doubts, names, strict=True)]
+    return RecordSet(path, [*map(Entry, ids, names, risks, offsets)], unreadable)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, JsonObject | None]]:
@@ -147,21 +153,26 @@ def task_of(fields: JsonObject) -> str:
     return _one_line(task) if isinstance(task, str) else ""
 
 
-def _glance(line: bytes) -> tuple[str, str, float] | None:
+def _glance(line: bytes, tasks: dict[bytes, str]) -> tuple[str, str, float] | None:
     """Id, task and doubt of a line as `Draft.as_json` writes it, without parsing it; None for any other.
 
-    A quote in a text of JSON follows a backslash. So none of these marks can be inside of a text.
+    A quote in a text of JSON follows a backslash. So none of these marks can be inside of a text. `tasks` are the names
+    that were read before: of so many lines, little may be made of each.
     """
-    task_at, scores_at = line.find(_TASK), line.rfind(_SCORES)
-    is_draft = line.startswith(_BEGINS) and line.startswith(_MESSAGES, _ID_END) and line.endswith(b"}}}\n")
-    if not is_draft or task_at < 0 or scores_at < task_at:
+    if not (line.startswith(_BEGINS) and line.startswith(_MESSAGES, _ID_END) and line.endswith(b"}}}\n")):
         return None
-    task = line[task_at + len(_TASK) : line.find(b'"', task_at + len(_TASK))]
-    if b"\\" in task:
+    at = line.find(_TASK) + len(_TASK)
+    scores_at = -1 if line.endswith(_NO_SCORES) else line.rfind(_SCORES)
+    if at < len(_TASK) or 0 <= scores_at < at:
         return None
+    name = line[at : line.find(b'"', at)]
     try:
-        scores, _ = _DECODER.raw_decode(line[scores_at + len(_SCORES) - 1 : -3].decode())
-        return line[len(_BEGINS) : _ID_END].decode(), _one_line(task.decode()), _doubt(scores)
+        if (task := tasks.get(name)) is None:
+            if b"\\" in name:
+                return None
+            task = tasks[name] = _one_line(name.decode())
+        scores = _DECODER.raw_decode(line[scores_at + len(_SCORES) - 1 : -3].decode())[0] if scores_at >= 0 else None
+        return line[len(_BEGINS) : _ID_END].decode(), task, _doubt(scores)
     except ValueError:
         return None
 

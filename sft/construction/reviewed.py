@@ -40,7 +40,7 @@ def read_reviewed(folder: ConstructionFolder) -> Reviewed | None:
         decisions = DecisionFile(place.decisions).read_new()
     except OSError as error:
         raise UserError(f"{place.decisions} cannot be read: {error.strerror or error}.") from error
-    opinions = Opinions((entry.id for entry in records.entries), decisions)
+    opinions = Opinions(records, decisions)
     states, by_reviewer = Counter[str](), dict[str, Counter[str]]()
     for entry in records.entries:
         opinion = opinions.of(entry.id)

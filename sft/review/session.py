@@ -8,6 +8,7 @@ was decided holds for the records that are still in it, by their content.
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from sft.approval.rule import reviewer_agreement, sample_result
 from sft.atomic_files import fingerprint
 from sft.errors import RecordError, UserError
 from sft.printable import counted
+from sft.quick_imports import quick_imports
 from sft.review.given_out import GivenOut
 from sft.review.shown_record import Format, about, edited, texts_of
 from sft.schema import JsonObject
@@ -82,7 +84,8 @@ class ReviewSession:
         self._lock = Lock()
         self._change = ""
         self._stamp = _stamp(place.records)
-        self._begin(open_records(place.records, trust=trust))
+        with quick_imports():  # entries stay as long as modules do
+            self._begin(open_records(place.records, trust=trust))
 
     @property
     def records(self) -> RecordSet:
@@ -103,11 +106,12 @@ class ReviewSession:
     def _begin(self, records: RecordSet) -> None:
         self._records = records
         self._file = DecisionFile(self.place.decisions)
-        self._opinions = Opinions(entry.id for entry in records.entries)
+        self._opinions = Opinions(records)
         is_sample = self._setting.bound is not None
         self._order = by_sample(records.entries, self._setting.seed) if is_sample else by_risk(records.entries)
         self._ids = [entry.id for entry in self._order]
-        self._counts: Counter[tuple[str, State]] = Counter((entry.task, "open") for entry in self._order)
+        sizes = Counter(map(attrgetter("task"), self._order))
+        self._counts: Counter[tuple[str, State]] = Counter({(task, "open"): num for task, num in sizes.items()})
         try:
             self._read_new()
         except OSError as error:

@@ -1,10 +1,12 @@
 """Duplicates are found from numbers alone, the first of several stays, and no cut into blocks changes which."""
 
+import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from datasketch import MinHash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -137,6 +139,23 @@ def test_equal_places_of_two_signatures_estimate_the_jaccard_similarity(texts, n
     # Five standard deviations of a mean of 128.
     assert np.mean(signatures[0] == signatures[1]) == pytest.approx(jaccard, abs=5 * 0.5 / NUM_PERMUTATIONS**0.5)
     assert signatures[0].shape == (NUM_PERMUTATIONS,)
+
+
+@given(st.lists(st.text(), min_size=1, max_size=3) | st.just([" ".join(f"w{i}" for i in range(9_000))]))
+def test_a_signature_is_that_of_datasketch(texts):
+    messages = [Message("user", text) for text in texts]
+    words = [zlib.crc32(w.encode("utf-8", "surrogatepass")) for text in texts for w in ("user", *text.lower().split())]
+    width = min(5, len(words))
+    runs = [words[i : i + width] for i in range(len(words) - width + 1)]
+    values = []
+    for run in runs:
+        value = 0
+        for word in run:
+            value = (value + word) * 0x9E3779B97F4A7C15 % 2**64
+        values.append(value >> 32)
+    sketch = MinHash(NUM_PERMUTATIONS, hashfunc=int, scheme="affine32")
+    sketch.update_batch(values)
+    assert (minhash(conversation(*messages)) == sketch.hashvalues).all()
 
 
 def test_a_record_of_any_length_has_a_signature():

@@ -27,8 +27,8 @@ from sft.errors import UserError
 _BATCH = 256
 _MOST_CHARS = 1 << 20
 """Of a batch, about: of long drafts it holds fewer."""
-_FEW = 20_000
-"""So many drafts are looked at before other processes would have started."""
+_FEW = 10_000
+"""With fewer drafts, the time that other processes need to start is not won back."""
 _MOST_PROCESSES = 4
 """To replay, compare and write a draft takes this process about as long as a look takes another: more would wait."""
 
@@ -69,14 +69,14 @@ def looked_at(looking: Looking, ended: Iterable[Ended]) -> Iterator[tuple[Ended,
     for batch in batches:
         yield from _with(batch, looking(_drafts(batch)))
         num += len(batch)
-        if num >= _FEW and any(look is not None for _, look, _ in looking.looks):
+        if num >= _FEW and _num_processes() > 1 and any(look is not None for _, look, _ in looking.looks):
             break
     if (first := next(batches, None)) is not None:
         yield from _in_processes(looking, chain([first], batches))
 
 
 def _in_processes(looking: Looking, batches: Iterable[Sequence[Ended]]) -> Iterator[tuple[Ended, Seen]]:
-    num = min(len(os.sched_getaffinity(0)), _MOST_PROCESSES)
+    num = _num_processes()
     free: SimpleQueue[Connection] = SimpleQueue()
 
     def look(drafts: Sequence[Draft]) -> list[Seen]:
@@ -110,11 +110,15 @@ def _in_processes(looking: Looking, batches: Iterable[Sequence[Ended]]) -> Itera
             yield from _with(of, future.result())
 
 
+def _num_processes() -> int:
+    return min(len(os.sched_getaffinity(0)), _MOST_PROCESSES)
+
+
 @contextmanager
 def _process(looking: Looking) -> Iterator[Connection]:
     """A process that looks until the connection ends, as it does when this process is killed."""
     # A fork of this process could inherit a lock that one of its threads holds.
-    context = get_context("forkserver")
+    context = get_context("spawn")
     ours, its = context.Pipe()
     process = context.Process(target=_look_for, args=(its, looking), daemon=True)
     process.start()

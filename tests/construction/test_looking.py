@@ -1,0 +1,153 @@
+"""What filters see in drafts is the same in any batches and in any number of processes."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sft.construction.filters import looking
+from sft.construction.filters.draft_parts import DraftParts
+from sft.construction.filters.filter import Filter, Look, Surroundings
+from sft.construction.filters.looking import Looking, looked_at
+from sft.construction.filters.registry import read_filters
+from sft.construction.script import Failed, ScriptName
+from sft.construction.work import Ended
+from sft.draft import Draft
+from sft.errors import UserError
+from tests.construction.drafts import draft, passed, seeds
+
+KNOWN = seeds("Write a poem about the sea.", "Count the words of this text.", "Say yes or no.", "Sort 3 1 2 upwards.")
+EVERYTHING: Any = {
+    "min_words": 1,
+    "copies": 0.7,
+    "refusals": {"patterns": ["night"]},
+    "overlap_with_heldout": "count",
+    "language": "en",
+    "verify": {"json": "parses", "math": "agree_of_2", "passage": "supported"},
+}
+WORDS = ["write", "a", "poem", "about", "sea", "night", "and", "i", "am", "an", "ai", '{"', "```", "海", "\ud800", "\n"]
+TEXTS = st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join)
+DRAFTS = st.lists(st.builds(draft, TEXTS, TEXTS, st.sampled_from(["words", "other"])), max_size=20)
+
+
+def all_of(drafts: Sequence[Draft]) -> list[Ended]:
+    """With a script in between that made nothing."""
+    outcomes = [one for made in drafts for one in (made, Failed("no answer"))]
+    return [Ended(ScriptName("few_shot", "words", i), one) for i, one in enumerate(outcomes)]
+
+
+class Sea:
+    """Of what is held out there is one word."""
+
+    def __call__(self, drafts: Sequence[DraftParts]) -> list[str | None]:
+        return ["it has the sea" if "sea" in str(parts.draft.messages) else None for parts in drafts]
+
+
+def look_of(filters: Any, around: Surroundings) -> Looking:
+    return Looking([(one, one.look(around), one.begin(around) is None) for one in read_filters(filters)])
+
+
+@settings(max_examples=30, deadline=None)
+@given(DRAFTS, st.integers(1, 7), st.integers(1, 60))
+def test_batches_change_nothing(
+    tmp_path_factory: pytest.TempPathFactory, drafts: list[Draft], size: int, most_chars: int
+) -> None:
+    look = look_of(EVERYTHING, Surroundings(tmp_path_factory.mktemp("a"), KNOWN, of_held_out=Sea))
+    ended = all_of(drafts)
+    alone = [(one, look([one.outcome])[0] if isinstance(one.outcome, Draft) else []) for one in ended]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(looking, "_BATCH", size)
+        patch.setattr(looking, "_MOST_CHARS", most_chars)
+        assert [*looked_at(look, iter(ended))] == alone
+
+
+def test_a_look_sees_the_same_where_it_is_sent_to(tmp_path: Path) -> None:
+    look = look_of(EVERYTHING, Surroundings(tmp_path, KNOWN, of_held_out=Sea))
+    assert sum(one is not None for _, one, _ in look.looks) == 8
+    drafts = [draft("Write a poem about the sea", "no"), draft("a b c", "I am an AI night")]
+    assert pickle.loads(pickle.dumps(look))(drafts) == look(drafts)
+
+
+def test_what_decides_ends_the_looking_and_a_filter_sees_only_what_concerns_it(tmp_path: Path) -> None:
+    filters = {"form": {"tasks": ["words"], "min_words": 3}, "refusals": True, "copies": False}
+    look = look_of(filters, Surroundings(tmp_path))
+    short, refusal = draft("a b", "yes"), draft("a b c", "I'm sorry, but I can't help with that.")
+    assert look([short, refusal, draft("a b", "yes", "other")]) == [
+        ["the prompt has fewer than 3 words"],
+        [None, "the answer is a refusal"],
+        [None, None],
+    ]
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes look after a few drafts."""
+    for name, value in (("_FEW", 4), ("_BATCH", 2), ("_MOST_PROCESSES", 2)):
+        monkeypatch.setattr(looking, name, value)
+
+
+def test_processes_change_nothing(soon: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drafts = [draft(f"Write {WORDS[i % 7]} poem {i // 3} about {WORDS[i % 5]}", f"w{i % 11} and x") for i in range(60)]
+    ended, found = passed(drafts, EVERYTHING, tmp_path, KNOWN, Sea())
+    assert found.noted
+    assert len(found.dropped) > 3
+    monkeypatch.setattr(looking, "_FEW", 10**9)
+    alone, counted = passed(drafts, EVERYTHING, tmp_path, KNOWN, Sea())
+    assert (ended, found.dropped, found.noted) == (alone, counted.dropped, counted.noted)
+    assert not psutil.Process().children()
+
+
+class Hurt(Look):
+    """Ends at a word."""
+
+    def see(self, parts: DraftParts) -> None:
+        prompt = parts.draft.messages[0]["content"]
+        if prompt == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        assert prompt != "raise", "it is raised here"
+
+
+class Given(Filter):
+    name = "given"
+
+
+@pytest.mark.parametrize(
+    ("word", "error", "message"), [("die", UserError, "was killed.* goes on"), ("raise", AssertionError, "raised here")]
+)
+def test_a_process_that_is_lost_is_one_message(soon: None, word: str, error: type[Exception], message: str) -> None:
+    drafts = [draft(word if i == 20 else "go on", "yes") for i in range(40)]
+    with pytest.raises(error, match=message):
+        [*looked_at(Looking([(Given(), Hurt(), True)]), all_of(drafts))]
+    assert not psutil.Process().children()
+
+
+def look_for_ever() -> None:
+    looking._FEW, looking._BATCH, looking._MOST_PROCESSES = 0, 1, 2
+    for _ in looked_at(Looking([(Given(), Hurt(), True)]), (one for _ in range(10**9) for one in all_of(DRAFTED))):
+        sys.stdout.write(" ".join(str(child.pid) for child in psutil.Process().children()) + "\n")
+        sys.stdout.flush()
+
+
+DRAFTED = [draft("go on", "yes")]
+
+
+def test_the_processes_of_a_killed_one_end() -> None:
+    code = "from tests.construction.test_looking import look_for_ever; look_for_ever()"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as asking:
+        assert asking.stdout is not None
+        for line in asking.stdout:
+            if line.strip():
+                break
+        children = [psutil.Process(pid) for pid in map(int, line.split())]
+        asking.kill()
+    assert len(children) >= 2
+    assert not psutil.wait_procs(children, timeout=30)[1]
