@@ -244,7 +244,8 @@ def test_an_empty_run_folder_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_a_missing_base_leaves_the_change_open(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    write_evaluation(run, "0-broad.json", "broad", dict.fromkeys(TASKS, 3.0), unseen="qa")
+    for file, name in (("0-broad.json", "broad"), ("1-narrow.json", "narrow")):
+        write_evaluation(run, file, name, dict.fromkeys(TASKS, 3.0), unseen="qa")
     assert "base not measured" in render_report(run)
     assert "%" not in shown(score_table(read_run(run).evaluations, "loss"))
 
