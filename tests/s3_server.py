@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import boto3
 import requests
-from moto.server import ThreadedMotoServer
 
 BUCKET = "bucket"
 _NUMBERS = count(1)
@@ -45,6 +44,8 @@ class S3Server(NamedTuple):
 @contextmanager
 def running_s3_server() -> Iterator[S3Server]:
     """Start it, with keys that may do everything."""
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415  (most of a second, which each process of tests would take)
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line for each request
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()

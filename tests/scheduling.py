@@ -21,6 +21,7 @@ _LONGEST_FIRST = {
     "chaos": ("tests/chaos/",),
     "distributed": ("tests/distributed/", "tests/ranks/"),
     "torchrun": ("tests/training/test_torchrun.py",),
+    "chat": ("tests/launcher/test_chat",),
 }
 """Group → how the ids of its tests begin."""
 
@@ -36,6 +37,10 @@ class GroupScheduling(LoadScopeScheduling):
         return group_of(nodeid)
 
 
+_EARLY = ("tests/verification/", "tests/vllm/")
+"""Files at the end of the alphabet that take long: as the last ones they would leave the other processes idle."""
+
+
 def group_of(nodeid: str) -> str:
     """The group of a test: its file's, unless it is one of those above."""
     for group, beginnings in _LONGEST_FIRST.items():
@@ -47,4 +52,8 @@ def group_of(nodeid: str) -> str:
 def longest_first(items: Sequence[pytest.Item]) -> list[pytest.Item]:
     """The tests, those of the longest groups at the head."""
     order = {group: place for place, group in enumerate(_LONGEST_FIRST)}
-    return sorted(items, key=lambda item: order.get(group_of(item.nodeid), len(order)))
+
+    def place_of(item: pytest.Item) -> int:
+        return order.get(group_of(item.nodeid), len(order) + (not item.nodeid.startswith(_EARLY)))
+
+    return sorted(items, key=place_of)

@@ -5,6 +5,7 @@ Its forks are groups of ranks (`tests.zygote`), or run a module or a script: imp
 """
 
 import ctypes
+import fcntl
 import gc
 import importlib
 import json
@@ -19,6 +20,11 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+
+_MOST_FILES = 16
+"""That a command may pass to its fork."""
+_FREE_FILES = 200
+"""From this number on none is open."""
 
 
 def main(descriptor: int) -> None:
@@ -51,7 +57,7 @@ def _attend(connection: socket.socket, serve_groups: Callable[[socket.socket], N
     _end_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    size, files, _, _ = socket.recv_fds(connection, 8, 3)
+    size, files, _, _ = socket.recv_fds(connection, 8, _MOST_FILES)
     if not files:
         serve_groups(connection)
         os._exit(0)
@@ -77,9 +83,13 @@ def _become(request: dict[str, Any], files: list[int]) -> None:
     code = 1
     try:
         _end_with_parent()
-        for descriptor, file in enumerate(files):
-            os.dup2(file, descriptor)
+        # First out of each other's way.
+        copies = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, _FREE_FILES) for file in files]
+        for file in files:
             os.close(file)
+        for copy, number in zip(copies, request["files"], strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
         sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115  (to its end)
         os.environ.clear()
         os.environ.update(request["variables"])

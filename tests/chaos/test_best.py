@@ -29,6 +29,8 @@ from tests.forked_ranks import DONE
 from tests.jobs import two_stage_job
 
 QUIET = Schedule(0, (2,), ())
+ALONE = Schedule(0, (1,), ())
+"""Where what is decided does not depend on the number of ranks."""
 PATIENCE = 3
 
 
@@ -195,7 +197,7 @@ def test_where_the_best_checkpoints_are_gone_the_best_of_the_others_is_taken_and
         shutil.rmtree(folder)
     stage.complete.unlink()
     shutil.copytree(ended.path.parent / "prepared" / "stages" / "1-words", run.stage(1, "words").path)
-    assert set(job.start("gone", QUIET, 1)) == {DONE}
+    assert set(job.start("gone", ALONE, 1)) == {DONE}
     now = end_of(run)
     losses = losses_of_counting(run)
     better = {step for step in losses if losses[step] < losses[end.num_steps]}
@@ -216,7 +218,7 @@ def test_more_budget_is_refused_where_the_rule_would_end_it_at_once_and_else_tra
     checkpoint = {**job.content["checkpoint"], "best": {"score": "loss", "task": "count"}}
     content = {**content, "checkpoint": checkpoint}
     workload = prepare_workload(SftConfig.model_validate(content))[0].as_json()
-    assert set(job._replace(content=content, workload=workload).start("more", QUIET, 1)) == {DONE}
+    assert set(job._replace(content=content, workload=workload).start("more", ALONE, 1)) == {DONE}
     now, stage = end_of(run), run.stage(0, "broad")
     assert (now.num_steps, now.is_early, now.best) == (12, False, end.best)
     assert hash_file(stage.best_model / "model.safetensors") == hash_file(
@@ -253,14 +255,14 @@ def test_what_may_not_be_forgotten_stops_the_run_with_a_checkpoint_or_is_told(jo
     assert "source words" not in why.message, "as a whole it has become better"
     # Started anew, as by another driver, it decides as before; allowed to go on, it does, and tells.
     run.attempt(1).ended.unlink()
-    assert set(strict.start("steep", QUIET, 2)) == {ENDED}
+    assert set(strict.start("steep", ALONE, 2)) == {ENDED}
     assert sorted(losses_of_counting(run)) == sorted(losses)
     again = read_end(run.attempt(2))
     assert again is not None
     assert again.message == why.message
     run.attempt(2).ended.unlink()
     content["evaluate"] = {**content["evaluate"], "retain": {**retain, "action": "warn"}}
-    assert set(job._replace(content=content, workload=workload).start("steep", QUIET, 3)) == {DONE}
+    assert set(job._replace(content=content, workload=workload).start("steep", ALONE, 3)) == {DONE}
     told = [event for event in read_events(run.attempt(3)) if event.kind == "forgotten"]
     assert [event.facts.get("step") for event in told] == [*range(max(losses) + 1, 6), None]
     assert [event.kind for event in read_events(run.attempt(1))].count("forgotten") == 1

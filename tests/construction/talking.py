@@ -43,7 +43,7 @@ def make_talking_model(folder: Path, seed: int = 0, template: str | None = "chat
 
 def job_of(model: Path, records: SmallRecords, folder: Path, **construct: Any) -> dict[str, Any]:
     """A config by which this model makes records of two tasks as Magpie."""
-    recipe = {"kind": "magpie", "num": 24, "tasks": ["copy", "sort"], "shots": 2, "max_tokens": 100}
+    recipe = {"kind": "magpie", "num": 12, "tasks": ["copy", "sort"], "shots": 2, "max_tokens": 80}
     made: Mapping[str, Any] = {
         "recipes": [{**recipe, "answer_temperature": 0.7}],
         "filters": {"form": False, "copies": False},

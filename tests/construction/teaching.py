@@ -15,7 +15,7 @@ from sft.construction.work import Part, Work
 from sft.endpoint.endpoint import Patience
 
 HASTE = Patience(seconds=20, seconds_in_all=30, retries=0)
-BOTH = ({"kind": "self_instruct", "num": 84, "tasks": "all"}, {"kind": "few_shot", "num": 12, "tasks": "all"})
+BOTH = ({"kind": "self_instruct", "num": 36, "tasks": "all"}, {"kind": "few_shot", "num": 12, "tasks": "all"})
 FEW_SHOT = ({"kind": "few_shot", "num": 20, "tasks": "all"},)
 NO_FILTERS = {"form": False, "copies": False}
 SEEDS = [Seed(f"seed-{i}", f"Say {i} in words, then {i * i}", f"answer {i}", "words") for i in range(30)]

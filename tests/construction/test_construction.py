@@ -23,6 +23,7 @@ from tests.endpoint.chat_server import KEY, ChatServer, chat_server
 from tests.forked_ranks import warm_command
 
 ROOT = Path(__file__).parents[2]
+NUM_WANTED = sum(recipe["num"] for recipe in BOTH)
 
 
 def repeated(server: ChatServer) -> int:
@@ -38,10 +39,10 @@ def test_all_that_is_wanted_is_kept_or_dropped_or_not_made_and_says_where_it_com
     done = run(given)
     manifest = output_of(given.out)["manifest"]
     kept, dropped = lines_of(given.out / "records.jsonl"), lines_of(given.out / "dropped.jsonl")
-    assert manifest["num_wanted"] == 96 == len(kept) + len(dropped) + manifest["num_not_made"]
+    assert manifest["num_wanted"] == NUM_WANTED == len(kept) + len(dropped) + manifest["num_not_made"]
     assert (manifest["num_kept"], manifest["num_dropped"]) == (len(kept), len(dropped))
     assert manifest["is_complete"]
-    assert sum(part["num_wanted"] for part in manifest["parts"]) == 96
+    assert sum(part["num_wanted"] for part in manifest["parts"]) == NUM_WANTED
     assert manifest["not_made"]["the answer is no JSON"] > 0
     assert manifest["not_made"]["its instruction is like one that was there"] > 0
     assert {line["dropped"]["filter"] for line in dropped} <= {"novelty"}
@@ -87,7 +88,8 @@ def test_killed_at_any_moment_it_repeats_only_what_was_under_way(
 ) -> None:
     at_once = 4
     server.seconds = 0.01
-    given = section(server.url, tmp_path / "killed", at_once=at_once)
+    recipes = ({**BOTH[0], "num": 30 + num_kills}, BOTH[1])
+    given = section(server.url, tmp_path / "killed", recipes, at_once=at_once)
     seed = random.randrange(1000)
     command = warm_command("tests.construction.killed", given.model_dump_json(), str(num_kills), str(seed))
     subprocess.run(command, check=True, timeout=120, cwd=ROOT)
@@ -98,13 +100,13 @@ def test_killed_at_any_moment_it_repeats_only_what_was_under_way(
     run(given)
     assert len(server.asked) == num, "all is paid"
     server.seconds = 0
-    whole = section(server.url, tmp_path / "whole")
+    whole = section(server.url, tmp_path / "whole", recipes)
     run(whole)
     assert output_of(whole.out) == found, seed
 
 
 def test_what_is_paid_needs_no_server_and_more_is_asked_for_what_is_new(server: ChatServer, tmp_path: Path) -> None:
-    fewer = ({**BOTH[0], "num": 20},)
+    fewer = ({**BOTH[0], "num": 12},)
     run(section(server.url, tmp_path / "out", fewer))
     first, num = output_of(tmp_path / "out"), len(server.asked)
     server.status = 500

@@ -88,10 +88,10 @@ def bombs(tmp_path_factory):
         for _ in range(15):
             file.write(b"," + b",".join([row] * 1000))
         file.write(b"]")
-    texts = pa.table({"a": repeated("x" * MIB, 400)})
+    texts = pa.table({"a": repeated("x" * MIB, 300)})
     pq.write_table(texts, folder / "texts.parquet", compression="zstd")
-    turns = pa.StructArray.from_arrays([repeated("x" * MIB, 400)], names=["content"])
-    turns = pa.ListArray.from_arrays(list(range(0, 401, 2)), turns)
+    turns = pa.StructArray.from_arrays([repeated("x" * MIB, 300)], names=["content"])
+    turns = pa.ListArray.from_arrays(list(range(0, 301, 2)), turns)
     pq.write_table(pa.table({"a": turns}), folder / "turns.parquet", compression="zstd")
     pq.write_table(pa.table({"a": repeated("x" * 40 * MIB, 3)}), folder / "row.parquet", compression="zstd")
     with pa.OSFile(str(folder / "texts.arrow"), "wb") as file, pa.ipc.new_file(file, texts.schema) as writer:
@@ -107,10 +107,10 @@ def bombs(tmp_path_factory):
             "object.json.gz": (1, "the record has more bytes than can be held: at most 33,554,432 are read"),
             "line.jsonl.gz": (3, "the line has 167,772,160 bytes; at most 33,554,432 are read"),
             "long.json.gz": (16_000, ""),
-            "texts.parquet": (400, ""),
-            "turns.parquet": (200, ""),
+            "texts.parquet": (300, ""),
+            "turns.parquet": (150, ""),
             "row.parquet": (3, "the row has about 41,943,041 bytes; at most 33,554,432 are read"),
-            "texts.arrow": (400, ""),
+            "texts.arrow": (300, ""),
         }.items()
     }
 

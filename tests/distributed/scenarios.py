@@ -64,7 +64,7 @@ PROBE_PART_TOKENS = 23
 """Half of the row of `packing_probe`, with its padding."""
 
 
-def build_loader(settings: dict[str, Any], world: World, packs_per_micro_batch: int = 1) -> StepLoader:
+def build_loader(settings: dict[str, Any], world: World, packs_per_micro_batch: int = 2) -> StepLoader:
     plan = PackPlan.open(Path(settings["plan"]))
     steps = StepPlan(len(plan), settings["packs_per_step"], world.data_size, packs_per_micro_batch)
     config = SftConfig.model_validate(settings["config"])
@@ -332,26 +332,24 @@ def _held_elements(config: SftConfig, settings: dict[str, Any], ranks: Ranks) ->
     return {"sizes": sizes, **dict(zip(held, most, strict=True))}
 
 
-def export_families(settings: dict[str, Any], ranks: Ranks) -> list[dict[str, Any]]:
-    """Two steps, a checkpoint and an export of each model in `settings["models"]`: (path, dtype, where to publish)."""
-    results = []
-    for path, dtype, final in settings["models"]:
-        content = copy.deepcopy(settings["config"])
-        content["model"] |= {"path": path, "dtype": dtype}
-        config = SftConfig.model_validate(content)
-        engine = Zero3Engine(config, config.stages[0].optimizer, path, ranks)
-        steps = take_steps(engine, config, build_loader(settings, ranks.world), 0, 2)
-        tokenizer = load_tokenizer(config.model.model_copy(update={"tokenizer": settings["tokenizer"]}))
-        storage = LocalStorage(Path(f"{final}-checkpoints"))
-        saver = CheckpointSaver(storage, ranks, attempt=1, config=CheckpointConfig(max_failed_saves=1), report=print)
-        saver.save(2, engine.local_state(), {"num_updates": 2})
-        assert saver.finish()
-        saver.close()
-        export_model(engine, tokenizer, Path(final), getattr(torch, dtype), 1)
-        held = sorted({key.rpartition("/")[0] for key in engine.local_state()})
-        results.append({"steps": steps, "held": held})
-        engine.close()
-    return results
+def export_family(settings: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """Two steps, a checkpoint and an export of `settings["model"]`: (path, dtype, where to publish)."""
+    path, dtype, final = settings["model"]
+    content = copy.deepcopy(settings["config"])
+    content["model"] |= {"path": path, "dtype": dtype}
+    config = SftConfig.model_validate(content)
+    engine = Zero3Engine(config, config.stages[0].optimizer, path, ranks)
+    steps = take_steps(engine, config, build_loader(settings, ranks.world), 0, 2)
+    tokenizer = load_tokenizer(config.model.model_copy(update={"tokenizer": settings["tokenizer"]}))
+    storage = LocalStorage(Path(f"{final}-checkpoints"))
+    saver = CheckpointSaver(storage, ranks, attempt=1, config=CheckpointConfig(max_failed_saves=1), report=print)
+    saver.save(2, engine.local_state(), {"num_updates": 2})
+    assert saver.finish()
+    saver.close()
+    export_model(engine, tokenizer, Path(final), getattr(torch, dtype), 1)
+    held = sorted({key.rpartition("/")[0] for key in engine.local_state()})
+    engine.close()
+    return {"steps": steps, "held": held}
 
 
 def memory_by_stage(settings: dict[str, Any], ranks: Ranks) -> list[dict[str, Any]]:

@@ -169,6 +169,7 @@ def test_the_next_stage_starts_from_the_numbers_of_the_optimizer(
         assert (found[str(folder)]["plain"], found[str(folder)]["zero3"]) == ([], [])
 
 
+@pytest.mark.long
 def test_parameters_in_host_memory_and_the_smallest_buffers_change_nothing(
     settings: dict[str, Any], straight: dict[str, Any]
 ) -> None:

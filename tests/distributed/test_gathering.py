@@ -32,7 +32,7 @@ def of_family(workload: dict[str, Any], folder: Path, family: str) -> dict[str, 
 
 
 def test_layers_gathered_whole_train_the_same(workload: dict[str, Any], trajectory: list[list[float]]) -> None:
-    """Four ranks for six packs: two of them have empty micro-batches."""
+    """Four ranks for three micro-batches: one of them has an empty one."""
     changes = [change("layer", True), change("layer", False, hpz_partition_size=2)]
     for steps in run_ranks(4, "with_changes", {**workload, "changes": changes}):
         assert steps == [pytest.approx(step, rel=1e-5) for step in trajectory[:2]]

@@ -27,7 +27,7 @@ def oracle_gradient(workload: dict[str, Any]) -> torch.Tensor:
     ("world_size", "packs_per_micro_batch", "num_micro_batches"),
     [
         pytest.param(1, [6, 1], [1, 6], id="one rank: all at once, and one pack at a time"),
-        pytest.param(2, [3, 1, 2], [1, 3, 2], id="two ranks: at once, accumulation 3, micro-batches of 2"),
+        pytest.param(2, [3, 2], [1, 2], id="two ranks: at once, and micro-batches of 2, which do not divide 3"),
         pytest.param(4, [1], [2], id="four ranks, which do not divide the six packs"),
     ],
 )

@@ -13,7 +13,7 @@ from tests.distributed.launch import run_ranks
 from tests.distributed.scenarios import build_loader, take_steps
 from tests.model.tiny_folders import write_tiny
 
-SAVED_AT, NUM_STEPS = 1, 3
+SAVED_AT, NUM_STEPS = 1, 2
 FAMILIES: dict[str, dict[str, Any]] = {
     # Convolutions and attention; no dropout.
     "lfm2": {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"]},

@@ -45,13 +45,13 @@ def plain(settings: dict[str, Any], awaits_state: bool = False) -> tuple[PlainEn
     return PlainEngine(config, config.stages[0].optimizer, config.model.path, OneRank(), awaits_state), config
 
 
-def steps_of(settings: dict[str, Any], last: int, packs_per_micro_batch: int = 1) -> list[list[float]]:
+def steps_of(settings: dict[str, Any], last: int, packs_per_micro_batch: int = 2) -> list[list[float]]:
     engine, config = plain(settings)
     return take_steps(engine, config, build_loader(settings, World(), packs_per_micro_batch), 0, last)
 
 
 def test_it_follows_the_pinned_trajectory(workload: dict[str, Any], trajectory: list[list[float]]) -> None:
-    assert steps_of(workload, 6) == [pytest.approx(step, rel=1e-5) for step in trajectory]
+    assert steps_of(workload, 6, packs_per_micro_batch=1) == [pytest.approx(step, rel=1e-5) for step in trajectory]
     at_once = steps_of(having(workload, "train", activation_checkpointing=True), 2, packs_per_micro_batch=6)
     assert at_once == [pytest.approx(step, rel=1e-5) for step in trajectory[:2]]
 
@@ -64,7 +64,10 @@ def test_one_rank_of_zero3_computes_the_same(workload: dict[str, Any], dtype: st
     assert found == [pytest.approx(step, rel=1e-6 if dtype == "float32" else 1e-3) for step in steps_of(settings, 2)]
 
 
-@pytest.mark.parametrize(("name", "dtype"), [*((name, "float32") for name in OPTIMIZERS), ("adamw", "bfloat16")])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [pytest.param("adamw", "float32", marks=pytest.mark.long), ("lion", "float32"), ("adamw", "bfloat16")],
+)
 def test_it_resumes_exactly_and_zero3_goes_on_from_its_checkpoint(
     name: str, dtype: str, workload: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -126,7 +129,7 @@ def test_each_tensor_goes_straight_to_the_device(tiny_model_dir: Path) -> None:
     assert {tensor.device.type for tensor in (*loaded.parameters(), *loaded.buffers())} == {"meta"}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
 def test_a_step_that_is_not_finite_leaves_all_as_it_is(workload: dict[str, Any], dtype: str) -> None:
     settings = having(workload, "model", dtype=dtype)
     engine, config = plain(settings)

@@ -18,9 +18,9 @@ from tests.distributed.launch import run_ranks
 from tests.model.tiny_checkpoints import write_checkpoint
 
 NOT_TRAINABLE = {"no_answer", "no_stop_token", "upper_case"}
-FEW = ["chatml", "inst", "mistral", "think", None, "gpt2"]
-"""Also tokenizers without a template, with ChatML's end mark in the vocabulary and without it."""
-OTHERS = sorted({path.stem for path in TEMPLATES.glob("*.jinja")} - NOT_TRAINABLE - {*FEW})
+FEW = ["chatml", "mistral", "think", None]
+"""Also a tokenizer without a template, with ChatML's end mark in the vocabulary; among the others is one without it."""
+OTHERS = ["gpt2", *sorted({path.stem for path in TEMPLATES.glob("*.jinja")} - NOT_TRAINABLE - {*FEW})]
 
 ANSWERS = {"One?": "amber basin", "Two?": "cedar", "Three?": "delta ember fjord glade"}
 MAX_NEW_TOKENS = 40

@@ -70,7 +70,7 @@ def job(
 @pytest.fixture(scope="module")
 def run(job: dict[str, Any]) -> RunFolder:
     config = SftConfig.model_validate(job)
-    assert run_ranks(2, "run_jobs", {"jobs": [(job, prepare_workload(config)[0].as_json())]}) == [True]
+    assert run_ranks(1, "run_jobs", {"jobs": [(job, prepare_workload(config)[0].as_json())]}) == [True]
     return RunFolder(config.run.dir)
 
 

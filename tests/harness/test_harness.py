@@ -16,6 +16,7 @@ from launcher.cli import main
 from sft.errors import UserError
 from sft.harness.tasks import identity_of, read_tasks
 from tests.conftest import WORDS
+from tests.forked_ranks import warm_command
 from tests.questions.asked import config_of
 
 TASKS: dict[str, Any] = {
@@ -103,6 +104,7 @@ def asked(
     arguments = ["evaluate", str(folder / "config.yaml"), "--model", "base", "--harness-include", include]
     arguments += ["--harness-limit", str(LIMIT), "--harness"]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sft.harness.process.own_module", warm_command)
         patch.setenv("HF_DATASETS_CACHE", str(folder / "cache"))
         patch.setenv("COLUMNS", "110")
         out = folder / "out"

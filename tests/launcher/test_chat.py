@@ -22,15 +22,15 @@ from sft.run_folder import RunFolder
 from sft.training.whole_evaluation import measure_whole, model_here, models_of, prepare_measurement
 from tests.conftest import write_tokenizer
 from tests.endpoint.chat_server import chat_server
-from tests.launcher.talked_run import ANSWERS, make_run
+from tests.launcher.talked_run import ANSWERS
 from tests.launcher.test_cli import ROOT, Answer
 
 Sft = Callable[..., Answer]
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> RunFolder:
-    return make_run(tmp_path_factory.mktemp("chat"), tiny_model_dir)
+@pytest.fixture
+def run(talked_run: RunFolder) -> RunFolder:
+    return talked_run
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,7 +25,7 @@ import launcher.chat.opening
 import launcher.chat.session  # noqa: F401  (else each fork imports it)
 from launcher.cli import main
 from sft.run_folder import RunFolder
-from tests.launcher.talked_run import ANSWERS, make_run
+from tests.launcher.talked_run import ANSWERS
 
 CTRL_C, CTRL_D, ERASED = "\x03", "\x04", "\r\x1b[2K"
 READY = "\x1b[?2004h> "
@@ -36,9 +35,9 @@ SLOW_SECONDS = 0.05
 """A token, where an answer may not end before a key is pressed, on however busy a machine."""
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> RunFolder:
-    return make_run(tmp_path_factory.mktemp("terminal"), tiny_model_dir)
+@pytest.fixture
+def run(talked_run: RunFolder) -> RunFolder:
+    return talked_run
 
 
 class Terminal:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
 
 from sft.scoring.agreement import Agreement, grade_agreement, rank_agreement
 from sft.scoring.statistics import Interval
@@ -53,6 +52,8 @@ def test_kappa_of_a_textbook() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from([0, 10, 20, 50, 100])), min_size=5, max_size=40))
 def test_rank_correlation_is_that_of_scipy(pairs: list[tuple[float, float]]) -> None:
+    from scipy.stats import spearmanr  # noqa: PLC0415  (most of a second, which each process of tests would take)
+
     grades, marks = [a for a, _ in pairs], [b for _, b in pairs]
     found = rank_agreement(grades, marks)
     if len(set(grades)) > 1 and len(set(marks)) > 1:

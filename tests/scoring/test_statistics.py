@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from sft.evaluation.score_texts import difference_text
 from sft.scoring.statistics import (
@@ -56,6 +55,8 @@ def test_equal_models_seldom_seem_to_differ_and_unequal_ones_do(share):
 
 @given(st.integers(0, 30), st.integers(1, 30))
 def test_wilson_is_that_of_scipy(num_yes, more):
+    from scipy.stats import binomtest  # noqa: PLC0415  (most of a second, which each process of tests would take)
+
     num = num_yes + more - 1 or 1
     expected = binomtest(min(num_yes, num), num).proportion_ci(0.95, method="wilson")
     assert wilson(min(num_yes, num), num) == pytest.approx((expected.low, expected.high), abs=1e-12)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from wandb.proto.wandb_internal_pb2 import Record
 
 from sft.run_events import read_events
 from sft.run_folder import RunFolder
@@ -91,6 +90,8 @@ def test_mlflow_has_one_run_with_each_step_once_the_evaluations_and_the_config(s
 
 def wandb_records(run: RunFolder) -> Iterator[Any]:
     """Of the offline files, in the order in which they were begun."""
+    from wandb.proto.wandb_internal_pb2 import Record  # noqa: PLC0415  (most of a second, which each process of tests would take)
+
     for path in sorted(run.sinks.glob("wandb/offline-run-*/*.wandb")):
         for content in leveldb_records(path.read_bytes()):
             record = Record()

@@ -22,7 +22,7 @@ from tests.model.kept_bytes import hidden_states, kept_bytes
 from tests.sizing.models import all_models
 from tests.sizing.test_memory import ON_8_GPUS
 
-NUM_TOKENS, SEGMENT_LEN = 512, 128
+NUM_TOKENS, SEGMENT_LEN = 256, 64
 # Its capped scores are computed in blocks that keep their inputs alone: a twentieth less than is said.
 MODELS = {name: content for name, content in all_models().items() if content["model_type"] != "gemma2"}
 

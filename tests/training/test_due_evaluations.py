@@ -32,10 +32,10 @@ def test_what_a_stop_has_left_out_is_made_up(job: dict[str, Any]) -> None:
     run = RunFolder(config.run.dir)
     again = (job, prepare_workload(config)[0].as_json())
     run.stop_file.touch()
-    assert run_ranks(2, "run_jobs", {"jobs": [again]}) == [False]
+    assert run_ranks(1, "run_jobs", {"jobs": [again]}) == [False]
     assert evaluated(run) == ["base"], "the stop came before the evaluation after step 1"
     run.stop_file.unlink()
-    assert run_ranks(2, "run_jobs", {"jobs": [again]}) == [True]
+    assert run_ranks(1, "run_jobs", {"jobs": [again]}) == [True]
     everything = ["0-broad", "0-broad-step-00000001", "0-broad-step-00000002", "base"]
     assert evaluated(run) == everything
     [resumed] = [event for event in read_events(run.attempt(2)) if event.kind == "resumed"]
@@ -45,7 +45,7 @@ def test_what_a_stop_has_left_out_is_made_up(job: dict[str, Any]) -> None:
     # As if a kill had come between the save and the evaluation: the same is measured.
     straight = {**job, "run": {"name": "straight", "dir": str(run.path.parent / "straight")}}
     workload = prepare_workload(SftConfig.model_validate(straight))[0].as_json()
-    assert run_ranks(2, "run_jobs", {"jobs": [(straight, workload)]}) == [True]
+    assert run_ranks(1, "run_jobs", {"jobs": [(straight, workload)]}) == [True]
     other = RunFolder(run.path.parent / "straight")
     assert evaluated(other) == everything
     assert (other.evaluations / "0-broad-step-00000001.json").read_bytes() == made_up

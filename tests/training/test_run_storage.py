@@ -142,7 +142,7 @@ def test_a_full_disk_ends_the_run_in_words_and_with_room_it_goes_on(
     assert check_files(checkpoint_path(checkpoints, last)) == []
     (job.run.path / "hog").unlink()
     assert why_unusable(job.run) is None
-    assert job.start(2, tmp_path)[0] == [DONE] * 2
+    assert job.start(1, tmp_path)[0] == [DONE]
     assert not list(job.run.path.rglob("*.partial")), "nothing half-written is left"
     assert sorted(read_ledger(job.run.stage(0, "broad").ledger).effective) == list(range(6))
     assert not verify_run(job.run).findings
