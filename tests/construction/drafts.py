@@ -1,10 +1,12 @@
 """Drafts for the tests of filters."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sft.construction.filters.chain import Filtering, filtering
+from sft.construction.filters.draft_parts import DraftParts
 from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.registry import read_filters
 from sft.construction.recipes.recipe import Seed
@@ -25,6 +27,16 @@ def seeds(*prompts: str, task: str = "words") -> list[tuple[str, Seed]]:
     return [(task, Seed(f"seed-{i}", prompt, "an answer", "by_hand")) for i, prompt in enumerate(prompts)]
 
 
+class OfEach:
+    """What drafts have in common with what is held out, from what one has. Other processes may be sent it."""
+
+    def __init__(self, of_one: Callable[[Draft], str | None]) -> None:
+        self.of_one = of_one
+
+    def __call__(self, drafts: Sequence[DraftParts]) -> list[str | None]:
+        return [self.of_one(parts.draft) for parts in drafts]
+
+
 def passed(
     drafts: Sequence[Draft],
     filters: Any,
@@ -33,7 +45,7 @@ def passed(
     of_held_out: Callable[[Draft], str | None] | None = None,
 ) -> tuple[list[Ended], Filtering]:
     """What became of each, and the counts."""
-    of_each = None if of_held_out is None else lambda: lambda some: [of_held_out(parts.draft) for parts in some]
+    of_each = None if of_held_out is None else partial(OfEach, of_held_out)
     around = Surroundings(scratch, known, of_held_out=of_each)
     ended = [Ended(ScriptName("few_shot", d.task, i), d) for i, d in enumerate(drafts)]
     with filtering(read_filters(filters), around) as one_pass:

@@ -1,5 +1,6 @@
 """Each filter drops what it is for, with its reason, and keeps what only looks like it."""
 
+import gc
 import re
 import time
 from collections.abc import Callable
@@ -164,6 +165,14 @@ def test_quotations_are_found_in_the_same_way_with_and_without_quoted_lines(text
     if ">" not in text:
         # A line of a quotation in front is one more.
         assert unquoted(f"> x\n{text}") == f" \n{unquoted(text)}"
+
+
+def test_filtering_that_ends_in_the_middle_leaves_no_file_open(tmp_path: Path) -> None:
+    given = read_filters({"copies": 0.7, "judge": {"at_least": 3}})
+    with filtering(given, Surroundings(tmp_path, seeds(ASK), grade=lambda _: 1.0)):
+        assert [*tmp_path.iterdir()]
+    gc.collect()  # a file that nobody has closed would fail the test here
+    assert not [*tmp_path.iterdir()]
 
 
 def test_hostile_text_takes_no_time(tmp_path: Path) -> None:

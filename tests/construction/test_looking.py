@@ -5,7 +5,8 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from sft.construction.script import Failed, ScriptName
 from sft.construction.work import Ended
 from sft.draft import Draft
 from sft.errors import UserError
-from tests.construction.drafts import draft, passed, seeds
+from tests.construction.drafts import OfEach, draft, passed, seeds
 
 KNOWN = seeds("Write a poem about the sea.", "Count the words of this text.", "Say yes or no.", "Sort 3 1 2 upwards.")
 EVERYTHING: Any = {
@@ -45,11 +46,9 @@ def all_of(drafts: Sequence[Draft]) -> list[Ended]:
     return [Ended(ScriptName("few_shot", "words", i), one) for i, one in enumerate(outcomes)]
 
 
-class Sea:
+def of_sea(one: Draft) -> str | None:
     """Of what is held out there is one word."""
-
-    def __call__(self, drafts: Sequence[DraftParts]) -> list[str | None]:
-        return ["it has the sea" if "sea" in str(parts.draft.messages) else None for parts in drafts]
+    return "it has the sea" if "sea" in str(one.messages) else None
 
 
 def look_of(filters: Any, around: Surroundings) -> Looking:
@@ -61,7 +60,7 @@ def look_of(filters: Any, around: Surroundings) -> Looking:
 def test_batches_change_nothing(
     tmp_path_factory: pytest.TempPathFactory, drafts: list[Draft], size: int, most_chars: int
 ) -> None:
-    look = look_of(EVERYTHING, Surroundings(tmp_path_factory.mktemp("a"), KNOWN, of_held_out=Sea))
+    look = look_of(EVERYTHING, Surroundings(tmp_path_factory.mktemp("a"), KNOWN, of_held_out=partial(OfEach, of_sea)))
     ended = all_of(drafts)
     alone = [(one, look([one.outcome])[0] if isinstance(one.outcome, Draft) else []) for one in ended]
     with pytest.MonkeyPatch.context() as patch:
@@ -71,7 +70,7 @@ def test_batches_change_nothing(
 
 
 def test_a_look_sees_the_same_where_it_is_sent_to(tmp_path: Path) -> None:
-    look = look_of(EVERYTHING, Surroundings(tmp_path, KNOWN, of_held_out=Sea))
+    look = look_of(EVERYTHING, Surroundings(tmp_path, KNOWN, of_held_out=partial(OfEach, of_sea)))
     assert sum(one is not None for _, one, _ in look.looks) == 8
     drafts = [draft("Write a poem about the sea", "no"), draft("a b c", "I am an AI night")]
     assert pickle.loads(pickle.dumps(look))(drafts) == look(drafts)
@@ -89,21 +88,22 @@ def test_what_decides_ends_the_looking_and_a_filter_sees_only_what_concerns_it(t
 
 
 @pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other processes look after a few drafts."""
+def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Other processes look after a few drafts; they have ended with the looking."""
     for name, value in (("_FEW", 4), ("_BATCH", 2), ("_MOST_PROCESSES", 2)):
         monkeypatch.setattr(looking, name, value)
+    yield
+    assert not [one for one in psutil.Process().children() if "tracker" not in " ".join(one.cmdline())]
 
 
 def test_processes_change_nothing(soon: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drafts = [draft(f"Write {WORDS[i % 7]} poem {i // 3} about {WORDS[i % 5]}", f"w{i % 11} and x") for i in range(60)]
-    ended, found = passed(drafts, EVERYTHING, tmp_path, KNOWN, Sea())
+    drafts = [draft(f"Write {WORDS[i % 7]} poem {i // 3} about {WORDS[i % 5]}", f"{WORDS[i % 11]} x") for i in range(60)]
+    ended, found = passed(drafts, EVERYTHING, tmp_path, KNOWN, of_sea)
     assert found.noted
-    assert len(found.dropped) > 3
+    assert len(found.dropped) > 2
     monkeypatch.setattr(looking, "_FEW", 10**9)
-    alone, counted = passed(drafts, EVERYTHING, tmp_path, KNOWN, Sea())
+    alone, counted = passed(drafts, EVERYTHING, tmp_path, KNOWN, of_sea)
     assert (ended, found.dropped, found.noted) == (alone, counted.dropped, counted.noted)
-    assert not psutil.Process().children()
 
 
 class Hurt(Look):
@@ -127,7 +127,6 @@ def test_a_process_that_is_lost_is_one_message(soon: None, word: str, error: typ
     drafts = [draft(word if i == 20 else "go on", "yes") for i in range(40)]
     with pytest.raises(error, match=message):
         [*looked_at(Looking([(Given(), Hurt(), True)]), all_of(drafts))]
-    assert not psutil.Process().children()
 
 
 def look_for_ever() -> None:

@@ -11,7 +11,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
@@ -38,15 +38,15 @@ Why = tuple[str, str]
 class Filtering:
     """All passes over all drafts."""
 
-    def __init__(self, filters: Sequence[Filter], around: Surroundings) -> None:
-        """`filters` in the order in which drafts go through them.
+    def __init__(self, filters: Sequence[Filter], around: Surroundings, opened: ExitStack) -> None:
+        """`filters` in the order in which drafts go through them; `opened` closes what all passes hold open.
 
         Raises:
             UserError: one cannot judge here.
         """
         dear = [i for i, given in enumerate(filters) if given.is_dear]
         ends = [*dear, len(filters)]
-        self._passes = [_Pass(filters[start:end], around) for start, end in zip([0, *dear], ends, strict=True)]
+        self._passes = [_Pass(filters[a:b], around, opened) for a, b in zip([0, *dear], ends, strict=True)]
         self._scratch = around.scratch
         self.num_made = self.num_kept = 0
         """Drafts that came to the filters, and those that all kept."""
@@ -78,21 +78,16 @@ class Filtering:
         assert self.num_made == self.num_kept + self.dropped.total(), (self.num_made, self.num_kept, self.dropped)
         return iter(ended)
 
-    def close(self) -> None:
-        """Nothing more is read."""
-        for one in self._passes:
-            one.close()
-
 
 class _Pass:
     """Filters that judge in one go. When they have, it can be read as often as wanted."""
 
-    def __init__(self, filters: Sequence[Filter], around: Surroundings) -> None:
+    def __init__(self, filters: Sequence[Filter], around: Surroundings, opened: ExitStack) -> None:
         self._judges = [(given, given.begin(around)) for given in filters]
         self._looking = Looking([(given, given.look(around), judge is None) for given, judge in self._judges])
         self._around = around
         # It has no name, and is gone with this process.
-        self._file: IO[str] = TemporaryFile("w+", encoding="utf-8", dir=around.scratch)  # noqa: SIM115
+        self._file: IO[str] = opened.enter_context(TemporaryFile("w+", encoding="utf-8", dir=around.scratch))
         """What came in, but with scores."""
         self._whys: dict[Why, int] = {}
         """Each with a number, from 1."""
@@ -126,10 +121,6 @@ class _Pass:
             outcome = self._judged(one.outcome, seen) if isinstance(one.outcome, Draft) else one.outcome
             self._file.write(_line(one.name, outcome))
         self._finish()
-
-    def close(self) -> None:
-        """Its file is gone."""
-        self._file.close()
 
     def __iter__(self) -> Iterator[Ended]:
         self._file.seek(0)
@@ -184,8 +175,8 @@ def filtering(filters: Sequence[Filter], around: Surroundings) -> Iterator[Filte
         rmtree(left, ignore_errors=True)
     scratch = Path(mkdtemp(prefix=_PREFIX, dir=around.scratch))
     try:
-        with closing(Filtering(filters, replace(around, scratch=scratch))) as passes:
-            yield passes
+        with ExitStack() as opened:
+            yield Filtering(filters, replace(around, scratch=scratch), opened)
     finally:
         rmtree(scratch, ignore_errors=True)
 
