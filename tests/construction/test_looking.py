@@ -97,7 +97,9 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_processes_change_nothing(soon: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drafts = [draft(f"Write {WORDS[i % 7]} poem {i // 3} about {WORDS[i % 5]}", f"{WORDS[i % 11]} x") for i in range(60)]
+    drafts = [
+        draft(f"Write {WORDS[i % 7]} poem {i // 3} about {WORDS[i % 5]}", f"{WORDS[i % 11]} x") for i in range(60)
+    ]
     ended, found = passed(drafts, EVERYTHING, tmp_path, KNOWN, of_sea)
     assert found.noted
     assert len(found.dropped) > 2

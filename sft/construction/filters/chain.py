@@ -87,7 +87,7 @@ class _Pass:
         self._looking = Looking([(given, given.look(around), judge is None) for given, judge in self._judges])
         self._around = around
         # It has no name, and is gone with this process.
-        self._file: IO[str] = opened.enter_context(TemporaryFile("w+", encoding="utf-8", dir=around.scratch))
+        self._file: IO[str] = opened.enter_context(TemporaryFile("w+", encoding="utf-8", dir=around.scratch))  # noqa: SIM115
         """What came in, but with scores."""
         self._whys: dict[Why, int] = {}
         """Each with a number, from 1."""
