@@ -51,8 +51,8 @@ def settings(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory
         "stages": [{"name": "only", "budget": {"steps": 4}, "optimizer": {"lr": 1e-3}}],
         "train": {"pack_len_tokens": 256, "packs_per_step": 4},
         "evaluate": {
-            "answers_per_task": 3,
-            "max_new_tokens": 6,
+            "answers_per_task": 4,
+            "max_new_tokens": 9,
             "shots": [0, 2],
         },
     }

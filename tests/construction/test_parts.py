@@ -22,7 +22,7 @@ from sft.construction.teacher import TeacherId
 from sft.construction.wanted import wanted_counts
 from sft.endpoint.chat import ChatReply, ChatRequest
 from sft.errors import UserError
-from tests.construction.teaching import FEW_SHOT, section, work_of
+from tests.construction.teaching import BOTH, FEW_SHOT, section, work_of
 
 TEACHER = TeacherId("http://127.0.0.1:8000/v1", "tiny")
 WORDS = st.lists(st.sampled_from(["red", "green", "blue", "sky", "sea"]), max_size=12)
@@ -176,7 +176,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_the_estimate_is_of_all_requests(tmp_path: Path) -> None:
     work = work_of(section("http://127.0.0.1:1/v1", tmp_path))
     num, tokens = work.estimate()
-    assert num == 84 * 3 + 12
+    assert num == 3 * BOTH[0]["num"] + BOTH[1]["num"]
     assert tokens.reply == num * 1024
     assert 50 * num < tokens.prompt < 1000 * num
     assert Counter(part.task for part in work.parts) == {"words": 2}

@@ -119,7 +119,8 @@ def settings(workload: dict[str, Any], tmp_path_factory: pytest.TempPathFactory)
     base = write_checkpoint("ernie4_5_moe", folder / "base")
     content = copy.deepcopy(workload["config"]) | bfloat16(workload, str(base))
     content["model"]["tokenizer"] = workload["config"]["model"]["path"]
-    return {**workload, "config": content, "folder": str(folder), "saved_at": SAVED_AT, "num_steps": NUM_STEPS}
+    sizes = {"saved_at": SAVED_AT, "num_steps": NUM_STEPS, "packs_together": 1}  # else it rounds by what is together
+    return {**workload, "config": content, "folder": str(folder), **sizes}
 
 
 @pytest.fixture(scope="module")

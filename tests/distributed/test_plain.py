@@ -45,7 +45,7 @@ def plain(settings: dict[str, Any], awaits_state: bool = False) -> tuple[PlainEn
     return PlainEngine(config, config.stages[0].optimizer, config.model.path, OneRank(), awaits_state), config
 
 
-def steps_of(settings: dict[str, Any], last: int, packs_per_micro_batch: int = 2) -> list[list[float]]:
+def steps_of(settings: dict[str, Any], last: int, packs_per_micro_batch: int | None = None) -> list[list[float]]:
     engine, config = plain(settings)
     return take_steps(engine, config, build_loader(settings, World(), packs_per_micro_batch), 0, last)
 

@@ -60,7 +60,6 @@ class _DiversityJudge(Judge):
 
     def finish(self) -> Late | None:
         """Lower the bound until the share is reached."""
-        self._copies.close()
         num = int(self._given.drop_share * self._copies.num)
         dropped: BoolArray = np.zeros(self._copies.num, dtype=bool)
         for similarity in self._bounds():
