@@ -93,12 +93,3 @@ def spelled(path: Path) -> set[str]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
             texts.add(node.value)
     return {text for text in texts if not re.search(r"\s", text)}
-
-
-def test_each_folder_with_long_tests_is_run_by_make(root):
-    lines = (root / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
-    run = {folder for line in lines if "$(LONG)" in line for folder in re.findall(r"tests/\w+", line)}
-    marked = [path for path in (root / "tests").rglob("test_*.py") if re.search(r"mark\.long\b", path.read_text())]
-    folders = {"/".join(path.relative_to(root).parts[:2]) for path in marked}
-    assert folders, "there are long tests"
-    assert folders <= run

@@ -55,12 +55,10 @@ def kept(run: RunFolder) -> list[str]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_any_token_it_goes_on_with_the_answers_that_are_there(
-    job: Job, undisturbed: RunFolder, seed: int
-) -> None:
+def test_killed_at_any_token_it_goes_on_with_the_answers_that_are_there(job: Job, undisturbed: RunFolder) -> None:
     """In each attempt one of two ranks is killed at a random token, until the last one comes to the end."""
-    rng, run = random.Random(seed), job.prepare(f"killed-{seed}")
+    seed = 1
+    rng, run = random.Random(seed), job.prepare("killed")
     faults = tuple(Fault(n, rng.choice([0, 1]), "evaluate", rng.randint(20, 45), "kill") for n in (1, 2, 3))
     schedule, before = Schedule(seed, (2,), faults), []
     for attempt in range(1, 8):

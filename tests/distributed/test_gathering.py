@@ -45,14 +45,12 @@ def test_layers_of_other_families_train_the_same_gathered_whole(
 ) -> None:
     changes = [
         change("module", False),
-        change("layer", True),
         change("layer", True, offload_optimizer="cpu", offload_parameters="cpu"),
     ]
-    expected, *others = run_ranks(2, "with_changes", {**of_family(workload, tmp_path, family), "changes": changes})
-    for steps in others:
-        assert steps[0] == pytest.approx(expected[0], rel=1e-5)
-        # Not its norm: some of them magnify the rounding of the first update.
-        assert steps[1][0] == pytest.approx(expected[1][0], rel=1e-5)
+    expected, steps = run_ranks(2, "with_changes", {**of_family(workload, tmp_path, family), "changes": changes})
+    assert steps[0] == pytest.approx(expected[0], rel=1e-5)
+    # Not its norm: some of them magnify the rounding of the first update.
+    assert steps[1][0] == pytest.approx(expected[1][0], rel=1e-5)
 
 
 class Layer(nn.Module):
