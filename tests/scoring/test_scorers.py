@@ -117,7 +117,7 @@ def test_a_score_is_what_it_is_by_hand(form, answer, reference, score):
         ("A cat sat", YES_NO, "yes", 0),
         ("it is dark blue", COLOURS, "dark blue", 1),
         ("it is dark blue", COLOURS, "blue", 0),
-        ("dark blue or blue", COLOURS, "dark blue", 1),
+        ("dark blue or blue", COLOURS, "dark blue", 0),
         ("-", SIGNS, "-", 1),
         ("!", SIGNS, "+", 0),
         ("", YES_NO, "yes", 0),
