@@ -1,8 +1,9 @@
 """Which of the given options a text names.
 
 What says more goes first: the text is an option, or the label of one (`B`, `(b)`, `B. blue`); it has one in a box
-(`\\boxed{B}`) or behind "final answer"; it says "the answer is B" or "blue is correct"; it begins with one; one alone stands in it. An
-option that is denied ("not blue", "blue is wrong") is not named. Where what says most names several, none is named.
+(`\\boxed{B}`) or behind "final answer"; it says "the answer is B" or "blue is correct"; it begins with one, or its last
+paragraph is a label; one alone stands in it. An option that is denied ("not blue", "blue is wrong") is not named. Where
+what says most names several, none is named.
 
 Words and numbers with their minus are compared. Where two options would be the same, as C and C++, so are all signs.
 """

@@ -87,7 +87,8 @@ CITIES = ("Paris", "London", "Rome", "Berlin")
         "1. London",
         "The answer to the question is B.",
         "The capital of the UK is London, so the answer would be B.",
-        "Looking at the options:\n\nA. Paris - capital of France\nB. London - capital of the UK\nC. Rome - capital of Italy\nD. Berlin - capital of Germany\n\nThe correct answer is **B. London**.",
+        "Looking at the options:\n\nA. Paris - capital of France\nB. London - capital of the UK\nC. Rome - capital of Italy"
+        "\n\nThe correct answer is **B. London**.",
         "Based on the passage, the correct answer is:\n\n**B) London**\n\nThe passage says so.",
         "I think the answer is B, but I'm not sure.",
         "The answer is definitely B.",
