@@ -32,12 +32,15 @@ _IS = rf"(?:\s+{_BE}|(?=\s*[:\uff1a])|(?=\s-\s))"
 _FINAL = re.compile(rf"\\(?:boxed|fbox)\s?\{{|\bfinal answer{_IS}", re.IGNORECASE)
 _ANSWER = re.compile(
     rf"\b(?:answer(?: to (?:the|this|your) question)?|(?:correct|right|best) (?:option|choice|one|letter)){_IS}"
+    r"|\b(?:option|choice|solution)(?=\s*:)|\bmy choice is\b"
     r"|答案(?:应该)?[是为]?"
     r"|\b(?:I|I would|I['\u2019]d|I will|I['\u2019]ll) (?:choose|pick|select|say|go with)\b"
     r"|\b(?:so|therefore|thus|hence),? it(?: is|['\u2019]s| must be)\b",
     re.IGNORECASE,
 )
-_CORRECT = re.compile(r"\s(?:is|must be) (?:the )?(?:only |most )?(?:correct|right|best)\b(?! to\b)", re.IGNORECASE)
+_CORRECT = re.compile(
+    r"\s(?:is|must be) (?:the )?(?:only |most )?(?:correct|right|best|answer)\b(?! to\b)", re.IGNORECASE
+)
 _CALLED = re.compile(r"\b(?:option|choice|(?:it|this|that)(?: is|['\u2019]s))(?=\s)", re.IGNORECASE)
 
 _KIND = r"(?:(?:option|choice|answer|letter)\s+)?"
@@ -58,7 +61,7 @@ _DENIALS = {"not", "never", "neither", "nor", "none", "cannot", "except", "unlik
 _DENIALS |= {"if", "whether", "unless"}
 _FAULTS = {"wrong", "incorrect", "false"}
 _VERBS = {"is", "was", "are", "were", "does", "do", "did", "can", "could", "would", "has", "seems", "must", "should"}
-_DOUBTS = {"might", "may", "could", "suppose", "assume", "assuming", "otherwise"}
+_DOUBTS = _FAULTS | {"some", "first", "might", "may", "could", "suppose", "assume", "assuming", "otherwise"}
 
 
 def named_option(text: str, options: Sequence[str], labels: Labels) -> int | None:
@@ -147,7 +150,9 @@ class _Options:
         first = self._first(terms)
         if first is not None:
             end = len(self._ways[first])
-            if not _is_denied(terms, 0, end):
+            mark = _CLAUSE.search(text)
+            is_asked = mark is not None and mark[0] == "?"
+            if not is_asked and not _is_denied(terms, 0, end):
                 yield first
             if (other := self._joined(terms[end:])) is not None:
                 yield other

@@ -78,6 +78,10 @@ CITIES = ("Paris", "London", "Rome", "Berlin")
         "Let me think. Paris is in France, so it's London.",
         "London (B)",
         "The best choice is B",
+        "Choice: B",
+        "My choice is B",
+        "So B is the answer.",
+        "London? Definitely London.",
         "Answer - B",
         "The answer is:\n\nB",
         "The answer is option B.",
@@ -87,7 +91,7 @@ CITIES = ("Paris", "London", "Rome", "Berlin")
         "1. London",
         "The answer to the question is B.",
         "The capital of the UK is London, so the answer would be B.",
-        "Looking at the options:\n\nA. Paris - capital of France\nB. London - capital of the UK\nC. Rome - capital of Italy"
+        "The options:\n\nA. Paris - capital of France\nB. London - capital of the UK\nC. Rome - capital of Italy"
         "\n\nThe correct answer is **B. London**.",
         "Based on the passage, the correct answer is:\n\n**B) London**\n\nThe passage says so.",
         "I think the answer is B, but I'm not sure.",
@@ -203,6 +207,11 @@ def test_an_answer_names_the_second(answer: str) -> None:
         "The options are A, B, C and D.",
         "\\boxed{A, B}",
         "Not London but also not Paris",
+        "Some say B is correct, but they are wrong.",
+        "I first thought the answer is B, but then saw that it is not.",
+        "The wrong answer is B",
+        "London? No, Rome.",
+        "The answer is London, or Rome",
     ],
 )
 def test_an_answer_that_names_none_or_several_is_not_guessed_at(answer: str) -> None:
