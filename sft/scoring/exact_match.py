@@ -1,7 +1,7 @@
 """Exact match, normalised as in SQuAD (Rajpurkar et al. 2016, arXiv 1606.05250, its evaluation script).
 
-Lower case, without ASCII punctuation, without the articles a, an, the, and with single spaces; and, other than there,
-in Unicode's form NFC: a letter with its accent is one text, however it is composed.
+Lower case, without ASCII punctuation, without the articles a, an, the, and with single spaces. Other than there, curly
+quotes are punctuation, too, and texts are in Unicode's form NFC: a letter with its accent is one, however composed.
 """
 
 import re
@@ -13,7 +13,7 @@ from unicodedata import normalize
 from sft.scoring.metric import Metric
 from sft.scoring.scorer import JUDGED, Answer, Question, Settings, Verdict, best, same_text
 
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation + "\u2018\u2019\u201c\u201d")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 

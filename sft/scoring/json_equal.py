@@ -63,11 +63,13 @@ def values_in(text: str) -> Iterator[Any]:
     yield NO_JSON
 
 
-def all_values_in(text: str) -> list[Any]:
-    """The values of all JSON in a text, none within another: those in code fences, if there are any."""
+def all_values_in(text: str, fenced_alone: bool = True) -> list[Any]:
+    """The values of all JSON in a text, none within another: only those in code fences, if there are any."""
     whole, rest = _read(text)
     if whole is not NO_JSON and not rest.strip():
         return [whole]
+    if not fenced_alone:
+        return [*_values(text)]
     fenced = [part for found in _FENCED.finditer(text) if _read(part := found[1])[0] is not NO_JSON]
     return [value for part in fenced or [text] for value in _values(part)]
 

@@ -1,4 +1,4 @@
-"""How what a judge says is read: its JSON, else a place that says which grade or answer it settles on.
+"""How what a judge says is read: the one verdict in its JSON, else a place that says what it settles on.
 
 Such a place is behind a word ("Grade: 3", "The better answer is B") or alone in a line; the last one counts. Without
 one, a grade is taken only if the reply names no other. What may be meant in two ways is no verdict: that is counted,
@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sft.scoring.json_equal import json_in
+from sft.scoring.json_equal import all_values_in
 from sft.thoughts import answer_in, served_text
 
 _NUMBER = r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\d)"
@@ -17,6 +17,7 @@ _RANGE = re.compile(
     rf"{_NUMBER}(?:[-–—]| (?:to|through|or) ){_NUMBER}|\bbetween {_NUMBER} and {_NUMBER}", re.IGNORECASE
 )
 _FRACTION = re.compile(rf"({_NUMBER})\s*(?:/|\bout of\b)\s*({_NUMBER})", re.IGNORECASE)
+_FLAT_JSON = re.compile(r"\{[^{}]*\}")
 _GRADE_WORDS = "grade|score|rating|label|verdict"
 # "A" is also an article: "Verdict: A fine pair".
 _PAIR = r"(?:\bA\b(?! +\w)|\bB\b|\b[Tt](?:ie|IE)\b)"
@@ -31,7 +32,7 @@ def graded(text: str, low: int, high: int) -> tuple[float | None, str]:
 
     "2/5" and "2 out of 5" are grades of a scale that ends at 5, and none of any other.
     """
-    text, content, given = _given(text, "grade")
+    text, content, given = _given(text, "grade", _NUMBER, _GRADE_WORDS)
     if isinstance(given, str):
         given = _number_in(given, high)
     if isinstance(given, bool) or not isinstance(given, int | float):
@@ -43,10 +44,10 @@ def graded(text: str, low: int, high: int) -> tuple[float | None, str]:
 
 def labelled(text: str, labels: Sequence[str]) -> tuple[float | None, str]:
     """The place of the label in a reply, and its reason; None with what is wrong."""
-    text, content, given = _given(text, "grade")
     # The longest first, since one may be part of another: "right" of "partly right".
     longest = sorted(labels, key=len, reverse=True)
     one = rf"(?<!\w)(?i:{'|'.join(map(re.escape, longest))})(?!\w)"
+    text, content, given = _given(text, "grade", one, _GRADE_WORDS)
     found = None
     if isinstance(given, str):
         found = _settled(given, one, _GRADE_WORDS)
@@ -59,7 +60,7 @@ def labelled(text: str, labels: Sequence[str]) -> tuple[float | None, str]:
 
 def preferred(text: str) -> tuple[str | None, str]:
     """`A`, `B` or `tie`, and the reason; None with what is wrong."""
-    text, content, given = _given(text, "better")
+    text, content, given = _given(text, "better", _PAIR, _PAIR_WORDS)
     found = None
     if isinstance(given, str):
         found = _settled(given, _PAIR, _PAIR_WORDS) or _only(_IS_BETTER.findall(given))
@@ -68,11 +69,23 @@ def preferred(text: str) -> tuple[str | None, str]:
     return found if found in ("A", "B") else "tie", _reason(content, text)
 
 
-def _given(text: str, name: str) -> tuple[str, Any, Any]:
-    """The reply behind its thought, its JSON, and the field of this name; where there is none, the reply."""
+def _given(text: str, name: str, value: str, words: str) -> tuple[str, Any, Any]:
+    """The reply behind its thought, its JSON, and the field of this name; where there is none, the reply.
+
+    A judge may quote the JSON of an answer that tries to talk it round: where another verdict stands in other JSON, or
+    behind it, nothing is given.
+    """
     text = answer_in(served_text(text)).answer
-    content = json_in(text)
-    return text, content, content[name] if isinstance(content, dict) and name in content else text
+    found = [one for one in all_values_in(text, fenced_alone=False) if isinstance(one, dict) and name in one]
+    if not found:
+        return text, None, text
+    said = [str(one[name]) for one in found]
+    named = [*re.finditer(rf'(?<!\\)"{name}"\s*:', text)]  # of which some may stand in what is no JSON
+    if named:
+        said += filter(None, [_settled(_FLAT_JSON.sub("", text[named[0].start() :].partition("}")[2]), value, words)])
+    verdicts = {(_settled(one, value, words) or one).casefold() for one in said}
+    content = found[0]
+    return text, content, content[name] if len(verdicts) == 1 and len(named) == len(found) else None
 
 
 def _number_in(text: str, high: int) -> float | None:

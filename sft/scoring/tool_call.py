@@ -6,15 +6,16 @@ and `arguments` or `parameters`. Other forms of templates were brought to the fi
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from sft.schema import ToolCall
-from sft.scoring.json_equal import difference, values_in
+from sft.scoring.json_equal import all_values_in, difference, values_in
 from sft.scoring.metric import Metric
 from sft.scoring.scorer import JUDGED, Answer, Need, Question, Settings, Verdict, failure
 
 _MARKED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+_WITH_ARGUMENTS = {"function", "arguments", "parameters"}
 
 
 class ToolCallEqual(Settings):
@@ -40,15 +41,24 @@ class ToolCallEqual(Settings):
 
 def calls_in(text: str) -> tuple[ToolCall, ...]:
     """The calls in a text; none if one of them is no JSON, or other JSON: then not all that it calls is known."""
-    values = [value for part in _MARKED.findall(text) or [text] for value in values_in(part)]
-    listed = [one for value in values for one in (value if isinstance(value, list) else [value])]
-    calls = [_call(value) for value in listed]
-    return tuple(call for call in calls if call) if None not in calls else ()
+    marked = _MARKED.findall(text)
+    calls = [_call(one) for part in marked or [text] for one in _listed(values_in(part))]
+    if None in calls:
+        return ()
+    # Without marks, there may be more behind words. What has a name alone is none of these.
+    more = [] if marked else _listed(all_values_in(text, fenced_alone=False))
+    everywhere = [_call(one) for one in more if isinstance(one, dict) and one.keys() & _WITH_ARGUMENTS]
+    return tuple(call for call in max(calls, everywhere, key=len) if call)
 
 
 def are_same(given: Sequence[ToolCall], wanted: Sequence[ToolCall]) -> bool:
     """Whether these are the same calls, in any order."""
     return not _difference(given, wanted)
+
+
+def _listed(values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        yield from value if isinstance(value, list) else [value]
 
 
 def _call(value: Any) -> ToolCall | None:

@@ -30,6 +30,7 @@ def judged(form, text: str, *references: str, **question) -> Verdict:
         ("exact_match", "The  Cat!", "cat", 1),
         ("exact_match", "cats", "cat", 0),
         ("exact_match", "-", "+", 0),
+        ("exact_match", "\u201cI don\u2019t know.\u201d", "I don't know", 1),
         ("exact_match", "the", "a", 0),
         ({"name": "exact_match", "normalize": False}, "Cat", "cat", 0),
         ("contains", "I saw the Big, black cat.", "big black cat", 1),
@@ -117,7 +118,7 @@ def test_a_score_is_what_it_is_by_hand(form, answer, reference, score):
         ("A cat sat", YES_NO, "yes", 0),
         ("it is dark blue", COLOURS, "dark blue", 1),
         ("it is dark blue", COLOURS, "blue", 0),
-        ("dark blue or blue", COLOURS, "dark blue", 1),
+        ("dark blue or blue", COLOURS, "dark blue", 0),
         ("-", SIGNS, "-", 1),
         ("!", SIGNS, "+", 0),
         ("", YES_NO, "yes", 0),
@@ -153,7 +154,8 @@ def test_labels_of_options_may_be_numbers_or_none():
 
 CALL = '{"name": "f", "arguments": {"x": 1, "y": "a"}}'
 MARKED = f"<tool_call>\n{CALL}\n</tool_call>"
-OTHER = '<tool_call>{"name": "g", "arguments": {}}</tool_call>'
+OTHER_CALL = '{"name": "g", "arguments": {}}'
+OTHER = f"<tool_call>{OTHER_CALL}</tool_call>"
 
 
 @pytest.mark.parametrize(
@@ -173,6 +175,10 @@ OTHER = '<tool_call>{"name": "g", "arguments": {}}</tool_call>'
         (f"{CALL}\n{CALL[:-1]}", CALL, (0, 0)),
         (f"```json\n{CALL}\n```\nIt {{is}} so.", CALL, (1, 1)),
         (f"{CALL} [so it is]", CALL, (1, 1)),
+        (f"```json\n{CALL}\n```\n```json\n{OTHER_CALL}\n```", CALL, (0, 0)),
+        (f"{CALL} and then {OTHER_CALL}", CALL, (0, 0)),
+        (f"1. {CALL}\n2. {OTHER_CALL}", OTHER + MARKED, (1, 1)),
+        (f'{CALL}\nIt gives: [{{"name": "Bob"}}]', CALL, (1, 1)),
     ],
 )
 def test_calls_are_equal_in_any_order(answer, reference, scores):
