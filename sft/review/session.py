@@ -24,7 +24,8 @@ from sft.errors import RecordError, UserError
 from sft.printable import counted
 from sft.quick_imports import quick_imports
 from sft.review.given_out import GivenOut
-from sft.review.shown_record import Format, about, edited, texts_of
+from sft.review.shown_record import about, edited, texts_of
+from sft.review.trained_form import TrainedForm
 from sft.schema import JsonObject
 
 _MOST_NAME_CHARS = 100
@@ -35,7 +36,7 @@ _EXCERPT_CHARS = 160
 _MOST_TASKS = 500
 
 
-View = Callable[[JsonObject, Format], list[tuple[bool, str]]] | None
+View = Callable[[JsonObject, TrainedForm], list[tuple[bool, str]]] | None
 
 
 class Setting(NamedTuple):
@@ -60,7 +61,14 @@ class ReviewSession:
     """Answers for the page; calls from several threads take turns."""
 
     def __init__(
-        self, place: Place, reviewer: str, setting: Setting, view: View = None, *, trust: bool = False
+        self,
+        place: Place,
+        reviewer: str,
+        setting: Setting,
+        view: View = None,
+        *,
+        form: TrainedForm | None = None,
+        trust: bool = False,
     ) -> None:
         """Read the records and the decisions.
 
@@ -68,7 +76,8 @@ class ReviewSession:
             place: where both lie.
             reviewer: who decides here.
             setting: how the set is reviewed.
-            view: a record's fields and the format of its file → the text that training sees, in parts.
+            view: a record's fields and the form of its file → the text that training sees, in parts.
+            form: how training reads the records; None: as the records show it.
             trust: begin at once with the ids as they are written; `check_ids` looks whether they are right.
 
         Raises:
@@ -79,7 +88,7 @@ class ReviewSession:
         self.place = place
         self._view = view
         self._given_out = GivenOut(place.decisions)
-        self._format = Format(place.records, next((f for _, f in read_lines(place.records) if f is not None), {}))
+        self.form = form or TrainedForm(place.records)
         self._name = fingerprint(str(place.decisions.absolute()))
         self._lock = Lock()
         self._change = ""
@@ -276,7 +285,7 @@ class ReviewSession:
             made = edited(fields, changed)
         except RecordError as error:
             raise Refused(str(error)) from None
-        if reason := self._format.why_not(made):
+        if reason := self.form.why_not(made):
             raise Refused(f"this could not be trained on: {reason}")
         return made
 
@@ -310,8 +319,8 @@ class ReviewSession:
             **shown,
             "texts": [text._asdict() for text in texts_of(fields)],
             "about": about(fields),
-            "rendered": self._view(fields, self._format) if self._view else None,
-            "note": self._format.why_not(fields),
+            "rendered": self._view(fields, self.form) if self._view else None,
+            "note": self.form.why_not(fields),
             "state": "open" if is_blind else opinion.state,
             "said": [] if is_blind else self._said(entry.id),
         }
