@@ -34,14 +34,17 @@ class TrainedForm:
             data: of a config, whose source for this file counts.
 
         Raises:
-            UserError: the records do not have the columns of that source.
+            UserError: the file cannot be read, or does not have the columns of that source.
         """
         self.is_configured = False
         self._turns = data.turns if data else "strict"
         self._source: SourceConfig | None = None
         fields: dict[str, Any] = {}
-        for _, one in islice(read_lines(path), NUM_FIRST):
-            add_columns(fields, one or {})
+        try:
+            for _, one in islice(read_lines(path), NUM_FIRST):
+                add_columns(fields, one or {})
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
         for given in data.sources if data else ():
             if _reads(given, path):
                 self.is_configured = True
