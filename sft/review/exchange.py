@@ -115,9 +115,9 @@ def import_decisions(session: ReviewSession, form: Form, path: Path) -> Counter[
             try:
                 num_before = taken[pair].count(answered.name)
                 name = f"{answered.name}-{num_before + 1}" if num_before else answered.name
-                session.take({**_as_given(session, answered), "name": name}, answered.reviewer)
+                is_new = session.take({**_as_given(session, answered), "name": name}, answered.reviewer)
                 taken[pair].append(answered.name)
-                outcomes["taken"] += 1
+                outcomes["taken" if is_new else "taken before"] += 1
             except Refused as refusal:
                 outcomes[f"not taken: {refusal}"] += 1
         del left[pair][0]

@@ -146,10 +146,7 @@ import { spelled } from "./spelled.js";
 
   const show = ({ record, progress }, said = "") => {
     showProgress(progress);
-    if (record === null) {
-      showNothing(`${said} Nothing is left for you but what other windows have open.`.trim());
-      return;
-    }
+    if (record === null) return showNothing(`${said} Nothing is left for you but what other windows have open.`.trim());
     current = record.gone ? { ...record, texts: [], about: {}, said: [] } : record;
     began = performance.now();
     setEditing(false);
@@ -164,9 +161,7 @@ import { spelled } from "./spelled.js";
     byId("said").replaceChildren(...current.said.map((one) =>
       element("li", `${one.reviewer}: ${one.verdict}${one.reason && ` – ${one.reason}`}`)));
     showTexts();
-    const rendered = current.rendered?.flatMap(([isLearned, text]) => {
-      return isLearned ? [element("mark", text)] : spelled(text);
-    });
+    const rendered = current.rendered?.flatMap(([isLearned, text]) => (isLearned ? [element("mark", text)] : spelled(text)));
     byId("rendered").replaceChildren(...(rendered ? [box("as the template renders it", rendered)] : []));
     byId("about").replaceChildren(...Object.entries(current.about).map(([name, text]) => {
       const made = element("details", "", [element("summary", name), box(name, spelled(text), "data")]);
@@ -385,15 +380,15 @@ import { spelled } from "./spelled.js";
   };
   const begin = async () => {
     showProgress(await insist(() => query("progress", {}), sayTrouble));
-    const refused = [];
+    const said = [];
     const waiting = kept(owner);
     for (const decision of waiting) {
       const answer = await send(decision);
-      if (answer.refused) refused.push(`Not saved: ${decision.verdict} of ${decision.record}: ${answer.refused}.`);
+      if (answer.refused) said.push(`Not saved: ${decision.verdict} of ${decision.record}: ${answer.refused}.`);
     }
-    const num = waiting.length - refused.length;
-    if (num) refused.push(`${num} that waited in this browser: saved.`);
-    show(await insist(() => ask("next", { window: ownWindow }), sayTrouble), refused.join(" "));
+    const num = waiting.length - said.length;
+    if (num) said.push(`${num} that waited in this browser: saved.`);
+    show(await insist(() => ask("next", { window: ownWindow }), sayTrouble), said.join(" "));
   };
   setInterval(beat, BEAT_MS);
   addEventListener("pagehide", () => {

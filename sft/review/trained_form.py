@@ -15,6 +15,7 @@ from sft.data.formats.columns import column_of
 from sft.data.formats.detection import NUM_FIRST, add_columns
 from sft.data.formats.formatting import expand_record, format_record, resolve_source
 from sft.data.formats.sharegpt import CALL, ROLES
+from sft.data.formats.turns import holds_turns
 from sft.errors import RecordError, UserError
 from sft.review.shown_record import Text, texts_of, turn_keys
 from sft.schema import JsonObject, Record, RecordLocation
@@ -85,7 +86,8 @@ class TrainedForm:
             return None
         form, columns = self._source.format, self._source.columns
         if form in _ANSWERS:
-            return column_of(columns, _ANSWERS[form])
+            column = column_of(columns, _ANSWERS[form])
+            return None if holds_turns(fields.get(column)) else column
         if form not in ("messages", "sharegpt"):
             return None
         column = column_of(columns, "messages" if form == "messages" else "conversations")

@@ -103,6 +103,7 @@ ANSWERS: list[tuple[dict[str, Any], str]] = [
     ({"conversations": TURNS, "source": "web"}, "a"),
     ({"messages": [*TURNS, TURNS[0], {"role": "assistant", "content": "b"}]}, "b"),
     ({"messages": [TURNS[0], {"role": "assistant", "content": [{"type": "text", "text": "a"}]}], "source": "web"}, ""),
+    ({"prompt": json.dumps(TURNS[:1]), "completion": json.dumps(TURNS[1:]), "source": "web"}, ""),
     ({"text": "q", "more": "a"}, ""),
 ]
 
