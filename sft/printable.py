@@ -13,6 +13,12 @@ from sft.url_secrets import without_secrets
 _UNUSUAL = re.compile(r"[^\n\t -~]")
 # These join letters in Persian, in Hindi and in emoji, and do nothing else.
 _JOINERS = "\u200c\u200d"
+_EMOJI_LOOK = "\ufe0f"
+"""Behind a character that has two looks."""
+_IGNORED = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)
+"""Unicode's Default_Ignorable_Code_Point, as far as the categories do not tell: fillers, selectors of variants."""
 _NAME_CHARS = 60
 _MAX_MESSAGE_CHARS = 20_000
 _MAX_WORD_CHARS = 1_000
@@ -54,13 +60,15 @@ def shortened(text: str, num_chars: int) -> str:
 
 
 def has_no_glyph(char: str) -> bool:
-    """Control, format, private use, surrogate, line and paragraph separator; and spaces that are not the space."""
-    return unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs", "Zl", "Zp", "Zs"}
+    """Control, format, private use, surrogate, line and paragraph separator; what is ignored where it is not known; and
+    spaces that are not the space.
+    """
+    return unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs", "Zl", "Zp", "Zs"} or bool(_IGNORED.match(char))
 
 
 _LINE = {ord("\n"): "⟨U+000A⟩", ord("\t"): " "}
 
 
 def _spelled(char: str) -> str:
-    is_harmless = not has_no_glyph(char) or char in _JOINERS or unicodedata.category(char) == "Zs"
+    is_harmless = not has_no_glyph(char) or char in _JOINERS + _EMOJI_LOOK or unicodedata.category(char) == "Zs"
     return char if is_harmless else f"⟨U+{ord(char):04X}⟩"

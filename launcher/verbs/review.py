@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sft.approval.record_set import Place
     from sft.review.session import ReviewSession, View
+    from sft.review.trained_form import TrainedForm
 
 SUMMARY = "approve records in a browser on this machine: accept, edit, reject, by keyboard"
 EXAMPLES = """\
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     text = f"port of the page; 0: any that is free; default: {PORT}"
     parser.add_argument("--port", type=int, default=PORT, metavar="N", help=text)
-    text = "show each record also as the chat template of this config renders it"
+    text = "read the records as this config does, and show each also as its chat template renders it"
     parser.add_argument("--config", dest="template_of", type=Path, metavar="CONFIG", help=text)
     form: dict[str, Any] = {"nargs": 2, "metavar": ("TOOL", "FILE")}
     parser.add_argument("--export", **form, help="write the records for TOOL: label-studio or argilla")
@@ -59,8 +60,10 @@ def run(options: argparse.Namespace) -> int:
 
     place = find_place(options.data)
     setting = Setting(options.seed, options.sample, options.agreement_share)
-    if options.export or options.taken or options.approved:
-        return _exchange(options, ReviewSession(place, "import", setting))
+    exchanges = bool(options.export or options.taken or options.approved)
+    form, view = _trained(options.template_of, place, with_view=not (exchanges or options.status))
+    if exchanges:
+        return _exchange(options, ReviewSession(place, "import", setting, form=form))
     if options.status:
         show_status(place, setting, build_console())
         return DONE
@@ -70,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         reviewer = ""
     if not reviewer:
         raise UserError("Who reviews? Give --reviewer NAME.")
-    session = ReviewSession(place, reviewer, setting, _view(options.template_of), trust=True)
+    session = ReviewSession(place, reviewer, setting, view, form=form, trust=True)
 
     def say(address: str) -> None:
         sys.stdout.write(f"{fit_to_print(str(place.records))} as {fit_to_print(reviewer)}: {address}\n")
@@ -95,15 +98,24 @@ def _update_card(place: "Place") -> None:
     update_card(place.records.parent, lambda name: sys.stderr.write(f"Bringing {name} up to date.\n"))
 
 
-def _view(config: Path | None) -> "View":
+def _trained(config: Path | None, place: "Place", with_view: bool) -> "tuple[TrainedForm | None, View]":
+    """How a config reads the records, and how its template renders them."""
     if config is None:
-        return None
+        return None, None
+    import sys
+
     from sft.absolute_paths import absolute_paths
     from sft.job_config import load_job
+    from sft.printable import fit_message
     from sft.review.template_view import TemplateView
+    from sft.review.trained_form import TrainedForm
 
     sft = absolute_paths(load_job(config, []).sft)
-    return TemplateView(sft.data, sft.model).parts
+    form = TrainedForm(place.records, sft.data)
+    if not form.is_configured:
+        said = f"No source of {config} reads {place.records}: its format is found from its columns."
+        sys.stderr.write(fit_message(said) + "\n")
+    return form, TemplateView(sft.data, sft.model).parts if with_view else None
 
 
 def _exchange(options: argparse.Namespace, session: "ReviewSession") -> int:

@@ -13,6 +13,7 @@ from sft.atomic_files import fingerprint
 from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.config_effects import store_inputs
 from sft.data.block_preparer import BlockPreparer
+from sft.data.formats.detection import NUM_FIRST, add_columns
 from sft.data.formats.formatting import resolve_source
 from sft.data.made_records import is_unapproved, refuse_unapproved
 from sft.data.reading.sources import content_hash, read_records
@@ -20,10 +21,6 @@ from sft.data.token_store import STORE_VERSION, store_path
 from sft.errors import UserError
 from sft.schema import Record, Rejected
 
-_RESOLVE_RECORDS = 1000
-"""The number of records that show which columns a source has."""
-_NOTHING: tuple[Any, ...] = (None, "", [], {})
-"""Values that say nothing about a column."""
 _MOST_FILES = 5
 
 
@@ -89,13 +86,13 @@ def _look(source: SourceConfig) -> tuple[SourceConfig, bool]:
     first: Record | None = None
     has_unapproved = False
     unread: list[Rejected] = []
-    for record in islice(read_records(source), _RESOLVE_RECORDS):
+    for record in islice(read_records(source), NUM_FIRST):
         if isinstance(record, Rejected):
             unread.append(record)
         elif record.fields:
             first = first or record
             has_unapproved = has_unapproved or is_unapproved(record.fields, source)
-            fields |= {name: value for name, value in record.fields.items() if fields.get(name) in _NOTHING}
+            add_columns(fields, record.fields)
     if first is not None:
         return resolve_source(source, replace(first, fields=fields)), has_unapproved
     if source.format == "auto":

@@ -2,19 +2,19 @@
 
     RecordSet ──export_records──▶ tasks of Label Studio, or records of Argilla ──people──▶ import_decisions ──▶ Decision
 
-What is read again is a verdict (accept, reject, flag or skip), a reason and the answer: another answer than the
-record's is an edit. A file ending in .json holds a list, any other a line each; both are read. docs/REVIEW.md has the
-labelling interface that fits.
+What is read again is a verdict (accept, reject, flag or skip), a reason and the answer: another answer than the one
+that was given out is an edit. A file ending in .json holds a list, any other a line each; both are read. docs/REVIEW.md
+has the labelling interface that fits.
 """
 
 import json
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from sft.approval.decisions import whole_decisions
+from sft.approval.decisions import DecisionFile, whole_decisions
 from sft.atomic_files import fingerprint, write_lines
 from sft.errors import UserError
 from sft.json_lines import json_line
@@ -22,6 +22,7 @@ from sft.review.session import Refused, ReviewSession
 from sft.review.shown_record import Text, texts_of
 from sft.schema import JsonObject
 
+_IMPORTED = "import-"
 Form = Literal["label-studio", "argilla"]
 FORMS: tuple[Form, ...] = get_args(Form)
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
@@ -37,6 +38,13 @@ class Answered(NamedTuple):
     answer: str | None = None
     """None: the record's own."""
     seconds: float = 0.0
+    given_out: str | None = None
+    """The answer that the tool was given; None: unknown."""
+
+    @property
+    def name(self) -> str:
+        """That of the decision, the first time that it is taken."""
+        return f"{_IMPORTED}{fingerprint([*self][:-1])}"
 
 
 def export_records(session: ReviewSession, form: Form, path: Path) -> int:
@@ -47,7 +55,10 @@ def export_records(session: ReviewSession, form: Form, path: Path) -> int:
         OSError: the file cannot be written.
     """
     _check_is_another(path, session)
-    lines = [json_line(_WRITERS[form](*one)) for one in session.versions()]
+    lines = []
+    for record, task, fields in session.versions():
+        answer = session.form.answer(fields)
+        lines.append(json_line(_WRITERS[form](record, task, texts_of(fields), answer.text if answer else "")))
     is_list = path.suffix == ".json"
     parts = [f"{line.rstrip()}{',' if i < len(lines) else ''}\n" for i, line in enumerate(lines, 1)]
     write_lines(path, ["[\n", *parts, "]\n"] if is_list else lines)
@@ -80,6 +91,9 @@ def _check_is_another(path: Path, session: ReviewSession) -> None:
 def import_decisions(session: ReviewSession, form: Form, path: Path) -> Counter[str]:
     """Take the decisions of a file; what was taken before is not taken again.
 
+    What somebody says of a record counts anew where it is not the last that was taken of them: who rejects, accepts and
+    rejects again says three things, though the third is equal to the first.
+
     Returns:
         What became of them, in words, and of how many.
 
@@ -87,13 +101,26 @@ def import_decisions(session: ReviewSession, form: Form, path: Path) -> Counter[
         UserError: the file cannot be read, or holds no decision.
     """
     outcomes: Counter[str] = Counter()
-    for content in _read(path):
-        for answered in _READERS[form](content):
+    taken = _taken(session)
+    left: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    """Reviewer and record → the names of what the file has of them, from here on."""
+    found = [answered for content in _read(path) for answered in _READERS[form](content)]
+    for answered in found:
+        left[answered.reviewer, answered.record].append(answered.name)
+    for answered in found:
+        pair = answered.reviewer, answered.record
+        if _goes_on(taken[pair], left[pair]):
+            outcomes["taken before"] += 1
+        else:
             try:
-                is_new = session.take(_as_given(session, answered), answered.reviewer)
+                num_before = taken[pair].count(answered.name)
+                name = f"{answered.name}-{num_before + 1}" if num_before else answered.name
+                is_new = session.take({**_as_given(session, answered), "name": name}, answered.reviewer)
+                taken[pair].append(answered.name)
                 outcomes["taken" if is_new else "taken before"] += 1
             except Refused as refusal:
                 outcomes[f"not taken: {refusal}"] += 1
+        del left[pair][0]
     if not outcomes:
         raise UserError(
             f"{path} holds no decision: it is no export of {form} in which somebody has decided. Of Label Studio, give "
@@ -102,25 +129,39 @@ def import_decisions(session: ReviewSession, form: Form, path: Path) -> Counter[
     return outcomes
 
 
+def _taken(session: ReviewSession) -> defaultdict[tuple[str, str], list[str]]:
+    """Reviewer and record → the names of what was taken of them from other tools, in order."""
+    taken: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for decision in DecisionFile(session.place.decisions).read_new():
+        if decision.name.startswith(_IMPORTED):
+            name = _IMPORTED + decision.name.split("-")[1]  # without the number of one that has come back
+            taken[decision.reviewer, decision.record].append(name)
+    return taken
+
+
+def _goes_on(taken: list[str], left: list[str]) -> bool:
+    """Whether what is left of a file begins with the end of what was taken: a tool exports all that it has each time.
+
+    taken [a, b], left [b, c]: b was taken.    taken [a, b], left [a]: it is said again.
+    """
+    known = [name for name in left if name in taken]  # what was refused stays in the file, and was never taken
+    return left[0] in taken and any(taken[-num:] == known[:num] for num in range(1, len(known) + 1))
+
+
 def _as_given(session: ReviewSession, answered: Answered) -> dict[str, Any]:
-    name = f"import-{fingerprint([*answered])}"
-    given = {**answered._asdict(), "name": name}
+    given = answered._asdict()
     fields = session.fields(answered.record)
-    if answered.verdict != "accept" or answered.answer is None or fields is None:
+    if answered.verdict != "accept" or answered.answer in (None, answered.given_out) or fields is None:
         return given
-    place = _answer(texts_of(fields)).place
-    return {**given, "verdict": "edit", "texts": {place: answered.answer}}
+    own = session.form.answer(fields)
+    if own is None or answered.given_out not in (None, own.text):
+        raise Refused("what was edited is not the answer of the record, but another text or none: export it again")
+    return {**given, "verdict": "edit", "texts": {own.place: answered.answer}}
 
 
-def _answer(texts: list[Text]) -> Text:
-    """The text that may be edited elsewhere: the last one."""
-    return next((text for text in reversed(texts) if text.is_edited_here), Text("", "", ""))
-
-
-def _label_studio(record: str, task: str, fields: JsonObject) -> dict[str, Any]:
-    texts = texts_of(fields)
+def _label_studio(record: str, task: str, texts: list[Text], answer: str) -> dict[str, Any]:
     dialogue = [{"author": text.who, "text": text.text} for text in texts]
-    return {"data": {"record": record, "task": task, "dialogue": dialogue, "answer": _answer(texts).text}}
+    return {"data": {"record": record, "task": task, "dialogue": dialogue, "answer": answer}}
 
 
 def _from_label_studio(content: JsonObject) -> Iterator[Answered]:
@@ -135,13 +176,14 @@ def _from_label_studio(content: JsonObject) -> Iterator[Answered]:
         reviewer = _at(by, "email") or f"label-studio-{_at(by, 'id') or by}"
         verdict = "skip" if _at(annotation, "was_cancelled") is True else said.get("verdict", "")
         lead = float(seconds) if isinstance(seconds, int | float) else 0.0
-        yield Answered(str(record), str(reviewer), verdict, said.get("reason", ""), said.get("answer"), lead)
+        answer = said.get("answer")
+        shown = _text(_at(content, "data", "answer"))
+        yield Answered(str(record), str(reviewer), verdict, said.get("reason", ""), answer, lead, shown)
 
 
-def _argilla(record: str, task: str, fields: JsonObject) -> dict[str, Any]:
-    texts = texts_of(fields)
+def _argilla(record: str, task: str, texts: list[Text], answer: str) -> dict[str, Any]:
     chat = [{"role": _ROLES.get(text.who, text.who), "content": text.text} for text in texts]
-    suggestions = {"answer": {"value": _answer(texts).text, "score": None, "agent": None}}
+    suggestions = {"answer": {"value": answer, "score": None, "agent": None}} if answer else {}
     return {
         "id": record,
         "fields": {"chat": chat},
@@ -161,10 +203,13 @@ def _from_argilla(content: JsonObject) -> Iterator[Answered]:
                 by_user.setdefault(str(_at(answer, "user_id")), {})[str(question)] = value
     for user, said in by_user.items():
         reason, answer = said.get("reason", ""), said.get("answer")
-        yield Answered(str(content.get("id")), f"argilla-{user}", said.get("verdict", ""), reason, answer)
+        shown = _text(_at(content, "suggestions", "answer", "value"))
+        yield Answered(
+            str(content.get("id")), f"argilla-{user}", said.get("verdict", ""), reason, answer, given_out=shown
+        )
 
 
-_WRITERS: Mapping[Form, Callable[[str, str, JsonObject], dict[str, Any]]] = {
+_WRITERS: Mapping[Form, Callable[[str, str, list[Text], str], dict[str, Any]]] = {
     "label-studio": _label_studio,
     "argilla": _argilla,
 }
@@ -193,6 +238,10 @@ def _at(content: Any, *names: str) -> Any:
     for name in names:
         content = content.get(name) if isinstance(content, Mapping) else None
     return content
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _list(value: Any) -> list[Any]:

@@ -1,21 +1,24 @@
 // The page of `sft review`. A record's texts become text nodes and values of fields, never markup.
 
 import { difference, nearby } from "./difference.js";
-import { ask, Away, Refusal, wait } from "./server.js";
+import { forget, isKept, keep, kept, newName, ownerOf } from "./kept.js";
+import { ask, Away, insist, Refusal, Renewed, Trouble, wait } from "./server.js";
+import { spelled } from "./spelled.js";
 
 (() => {
   const byId = (id) => document.getElementById(id);
   const REASONS = ["wrong answer", "does not do what is asked", "unclear or impossible", "copy of another record",
     "private, unsafe or offensive", "bad language or form"];
   const SAID = { accept: "Accepted", edit: "Edited and accepted", reject: "Rejected", skip: "Skipped", flag: "Flagged", undo: "Undone" };
-  const RETRY_MS = [500, 1000, 2000, 4000, 8000];
   const BEAT_MS = 20000;
-  const UNSEEN = /([^\P{C}\n\t\u200c\u200d\p{Cn}]|[\p{Zl}\p{Zp}])/u;
 
   let current = null; // the record that is shown
   let began = 0;
-  let set = ""; // the name of the set of records
-  let isBusy = true; // nothing is decided while a decision is on its way
+  let reviewer = "";
+  let owner = ownerOf("", ""); // of the decisions that this browser keeps
+  let sending = null; // the decision that is on its way
+  let isBusy = false;
+  let isOver = false; // another server has taken the place of this page's
   let isEditing = false;
 
   const isReload = performance.getEntriesByType("navigation")[0]?.type === "reload";
@@ -26,88 +29,81 @@ import { ask, Away, Refusal, wait } from "./server.js";
 
   const query = (path, given) => ask(`${path}?${new URLSearchParams({ ...given, window: ownWindow })}`);
 
-  const say = (text) => { byId("status").textContent = text; };
+  const put = (id, text) => byId(id).replaceChildren(...spelled(text));
+  const say = (text) => put("status", text);
   const sayAway = (text) => {
     byId("away").hidden = text === "";
-    byId("away").textContent = text;
+    put("away", text);
   };
   const AWAY = "The server is away. What was said to be saved is saved.";
   const AGAIN = "A new server is there: open the address that it prints.";
   const KEPT = " Your last decision is not saved yet: this browser keeps it, and sends it as soon as it can.";
+  const ONLY_HERE = " Your last decision is not saved yet. It is too long for the browser's store: leave this window open.";
+  const sayTrouble = (error) => {
+    const what = error instanceof Renewed ? AGAIN : error instanceof Away ? AWAY : `The server cannot do it now: ${error.message}.`;
+    const isOnlyHere = sending && !isKept(owner, sending);
+    sayAway(what + (isOnlyHere ? ONLY_HERE : kept(owner).length ? KEPT : ""));
+  };
 
-  // ---- decisions: kept in the browser until the server says that they are on disk ----
-
-  const keyOf = (name) => `sft-review ${set} ${name}`;
-  const pending = () => Object.keys(localStorage).filter((key) => key.startsWith(keyOf(""))).sort();
+  // ---- one thing at a time ----
 
   const setBusy = (busy) => {
     isBusy = busy;
     for (const button of document.querySelectorAll(".actions button")) button.disabled = busy;
   };
 
-  // The same decision has the same name however often it is sent, and the server takes a name once.
-  const deliver = async (key, decision) => {
-    for (let tries = 0; ; tries += 1) {
-      try {
-        const answer = await ask("decide", { ...decision, window: ownWindow });
-        localStorage.removeItem(key);
-        sayAway("");
-        return answer;
-      } catch (error) {
-        if (error instanceof Refusal) {
-          localStorage.removeItem(key);
-          throw error;
-        }
-        if (!(error instanceof Away)) {
-          sayAway(AGAIN + KEPT);
-          throw error;
-        }
-        sayAway(AWAY + KEPT);
-        await wait(RETRY_MS[Math.min(tries, RETRY_MS.length - 1)]);
-      }
+  // Whatever comes of the work, the next may begin behind it: unless there is no server any more to do it.
+  const alone = async (work) => {
+    if (isBusy) return;
+    setBusy(true);
+    try {
+      await work();
+      sayAway("");
+    } catch (error) {
+      isOver = error instanceof Renewed;
+      if (error instanceof Trouble) sayTrouble(error);
+      else if (error instanceof Refusal) say(`${error.message}.`);
+      else throw error;
+    } finally {
+      setBusy(isOver);
     }
   };
 
-  const decide = async (verdict, more = {}, record = current?.id) => {
-    if (isBusy || !record) return;
-    setBusy(true);
+  // ---- decisions ----
+
+  // Until the server has answered; what it refuses has `refused`, and is kept no longer.
+  const send = async (decision) => {
+    sending = decision;
+    let answer;
+    try {
+      answer = await insist(() => ask("decide", { ...decision, window: ownWindow }), sayTrouble);
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      answer = { refused: error.message };
+    }
+    forget(owner, decision);
+    sending = null;
+    const { verdict, record } = decision;
+    if (verdict === "undo") decided.splice(decided.lastIndexOf(record), decided.includes(record) ? 1 : 0);
+    else if (!answer.refused) decided.push(record);
+    remember();
+    return answer;
+  };
+
+  const decide = (verdict, more = {}, record = current?.id) => record && alone(async () => {
     say("Saving …");
     const seconds = (performance.now() - began) / 1000;
-    const decision = { name: crypto.randomUUID(), record, verdict, seconds, ...more };
-    const key = keyOf(decision.name);
-    try {
-      localStorage.setItem(key, JSON.stringify(decision));
-    } catch {
-      // Too long for the browser's store: it is kept by this window alone.
-    }
-    try {
-      const answer = await deliver(key, decision);
-      if (answer.refused) {
-        isEditing = false;
-        show(answer, `Not saved: ${answer.refused}.`);
-        setBusy(false);
-        return;
-      }
-      if (verdict === "undo") decided.splice(decided.lastIndexOf(record), decided.includes(record) ? 1 : 0);
-      else decided.push(record);
-      remember();
-      isEditing = false;
-      const shown = verdict === "undo" ? await query("record", { record }) : answer;
-      show(shown, `${SAID[verdict]}, saved.`);
-      setBusy(false);
-    } catch (error) {
-      if (error instanceof Refusal) {
-        say(`Not saved: ${error.message}.`);
-        setBusy(false);
-      } else if (error instanceof Away) {
-        sayAway(AWAY); // undone and saved; what it was cannot be shown now
-      }
-    }
-  };
+    const decision = { name: newName(), record, verdict, seconds, ...more };
+    keep(owner, decision);
+    const answer = await send(decision);
+    const said = answer.refused ? `Not saved: ${answer.refused}.` : `${SAID[verdict]}, saved.`;
+    if (answer.unshown) showNothing(`${said} What comes next cannot be shown now: ${answer.unshown}.`);
+    else if ("record" in answer) show(answer, said);
+    else say(said); // what was refused is still there, such as an edit
+  });
 
   const undo = () => {
-    const own = current?.said?.some((one) => one.reviewer === byId("reviewer").dataset.name);
-    const record = decided.at(-1) ?? (own ? current.id : undefined);
+    const record = decided.at(-1) ?? current?.said?.find((one) => one.reviewer === reviewer)?.record;
     if (record === undefined) say("There is nothing to undo in this window.");
     else decide("undo", {}, record);
   };
@@ -116,16 +112,9 @@ import { ask, Away, Refusal, wait } from "./server.js";
 
   const element = (tag, text = "", inside = []) => {
     const made = document.createElement(tag);
-    if (text !== "") made.textContent = text;
-    made.append(...inside);
+    made.append(...spelled(text), ...inside);
     return made;
   };
-  const spelled = (text) => text.split(UNSEEN).map((part, i) => {
-    if (i % 2 === 0) return part;
-    const made = element("span", `U+${part.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`);
-    made.className = "spelled";
-    return made;
-  });
   const box = (label, inside, name = "") => {
     const pre = element("pre", "", inside);
     pre.dir = "auto";
@@ -142,32 +131,37 @@ import { ask, Away, Refusal, wait } from "./server.js";
     byId("texts").replaceChildren(...current.texts.flatMap(({ who, text }) => [element("h3", who), box(who, spelled(text))]));
   };
 
+  const setEditing = (editing) => {
+    isEditing = editing;
+    byId("editing").hidden = !editing;
+    byId("actions").hidden = editing;
+  };
+
+  const showNothing = (said) => {
+    current = null;
+    setEditing(false);
+    byId("record").hidden = true;
+    say(said);
+  };
+
   const show = ({ record, progress }, said = "") => {
     showProgress(progress);
-    current = record?.gone ? { ...record, texts: [], about: {}, said: [] } : record;
+    if (record === null) return showNothing(`${said} Nothing is left for you but what other windows have open.`.trim());
+    current = record.gone ? { ...record, texts: [], about: {}, said: [] } : record;
     began = performance.now();
-    byId("record").hidden = current === null;
-    byId("editing").hidden = true;
-    byId("actions").hidden = false;
-    if (current === null) {
-      say(`${said} Nothing is left for you but what other windows have open.`.trim());
-      return;
-    }
-    byId("title").textContent = current.task || "a record";
+    setEditing(false);
+    byId("record").hidden = false;
+    put("title", current.task || "a record");
     const facts = [`id ${current.id}`, current.state === "open" ? "" : current.state, current.risk ? `risk ${current.risk}` : ""];
-    byId("facts").textContent = facts.filter(Boolean).join(" · ");
+    put("facts", facts.filter(Boolean).join(" · "));
     const note = current.gone ? "This record is not in the file any more: skip it."
       : current.note && `It cannot be trained on as it is: ${current.note}.`;
     byId("note").hidden = !note;
-    byId("note").textContent = note || "";
+    put("note", note || "");
     byId("said").replaceChildren(...current.said.map((one) =>
       element("li", `${one.reviewer}: ${one.verdict}${one.reason && ` – ${one.reason}`}`)));
     showTexts();
-    const rendered = current.rendered?.flatMap(([isLearned, text]) => {
-      if (!isLearned) return spelled(text);
-      const made = element("mark", "", spelled(text));
-      return [made];
-    });
+    const rendered = current.rendered?.flatMap(([isLearned, text]) => (isLearned ? [element("mark", text)] : spelled(text)));
     byId("rendered").replaceChildren(...(rendered ? [box("as the template renders it", rendered)] : []));
     byId("about").replaceChildren(...Object.entries(current.about).map(([name, text]) => {
       const made = element("details", "", [element("summary", name), box(name, spelled(text), "data")]);
@@ -180,12 +174,12 @@ import { ask, Away, Refusal, wait } from "./server.js";
   };
 
   const showProgress = (progress) => {
-    set = progress.set;
+    reviewer = progress.reviewer;
+    owner = ownerOf(progress.set, reviewer);
     const { num, total, tasks, sample, agreement } = progress;
     const done = num - total.open - total.flagged;
-    byId("data").textContent = progress.data;
-    byId("reviewer").textContent = `as ${progress.reviewer}`;
-    byId("reviewer").dataset.name = progress.reviewer;
+    put("data", progress.data);
+    put("reviewer", `as ${reviewer}`);
     byId("left").textContent = `${done} of ${num} decided`;
     byId("bar").value = num ? done / num : 1;
     byId("rows").replaceChildren(...tasks.map((row) => element("tr", "", [element("td", row.task || "–"),
@@ -203,7 +197,7 @@ import { ask, Away, Refusal, wait } from "./server.js";
 
   const beginEdit = () => {
     if (isBusy || !current || current.gone) return;
-    isEditing = true;
+    setEditing(true);
     byId("texts").replaceChildren(...current.texts.flatMap(({ place, who, text, is_edited_here: canEdit }) => {
       if (!canEdit) return [element("h3", who), box(who, spelled(text))];
       const field = element("textarea");
@@ -217,16 +211,12 @@ import { ask, Away, Refusal, wait } from "./server.js";
       return [element("h3", who), field];
     }));
     byId("template").hidden = true; // of the record as it was
-    byId("editing").hidden = false;
-    byId("actions").hidden = true;
     fields().at(-1)?.focus({ preventScroll: true });
     fields().at(-1)?.scrollIntoView({ block: "center" });
     say("Editing. Control and Enter saves, Escape leaves it as it was.");
   };
   const endEdit = () => {
-    isEditing = false;
-    byId("editing").hidden = true;
-    byId("actions").hidden = false;
+    setEditing(false);
     showTexts();
     byId("title").focus({ preventScroll: true });
     say("Left as it was.");
@@ -242,7 +232,7 @@ import { ask, Away, Refusal, wait } from "./server.js";
     byId("difference").hidden = changed.length === 0;
     byId("changes").replaceChildren(...changed.flatMap((field) => {
       const parts = difference(field.before_, field.value).filter(([, text]) => text !== "");
-      const shown = parts.flatMap(([kind, text], i) => (kind ? [element(kind, "", spelled(text))]
+      const shown = parts.flatMap(([kind, text], i) => (kind ? [element(kind, text)]
         : spelled(nearby(text, i === 0, i === parts.length - 1))));
       return [element("h3", field.dataset.who), box(`difference in ${field.dataset.who}`, shown)];
     }));
@@ -302,7 +292,7 @@ import { ask, Away, Refusal, wait } from "./server.js";
       if (own !== searching) return;
       byId("hits").textContent = found.length === 50 ? "The first 50 records" : `${found.length} found`;
       byId("found").replaceChildren(...found.map((one) => {
-        const excerpt = element("span", "", spelled(one.excerpt));
+        const excerpt = element("span", one.excerpt);
         excerpt.dir = "auto";
         const button = element("button", "", [element("small", `${one.task || "–"} · ${one.state} · ${one.id}`), excerpt]);
         button.type = "button";
@@ -313,13 +303,9 @@ import { ask, Away, Refusal, wait } from "./server.js";
       byId("hits").textContent = "The server does not answer.";
     }
   };
-  const openRecord = async (record) => {
+  const openRecord = (record) => {
     byId("search").close();
-    try {
-      show(await query("record", { record }));
-    } catch (error) {
-      say(error instanceof Refusal ? error.message : "The server does not answer.");
-    }
+    alone(async () => show(await query("record", { record })));
   };
   byId("words").addEventListener("input", search);
   byId("search").addEventListener("keydown", (event) => {
@@ -383,45 +369,31 @@ import { ask, Away, Refusal, wait } from "./server.js";
       showProgress(await query("progress", {}));
       if (isBusy) return;
       sayAway("");
-      if (current === null) {
-        const found = await ask("next", { window: ownWindow }); // a window may have been closed
-        if (found.record !== null) show(found);
-      }
+      if (current === null) await alone(showNext); // a window may have been closed
     } catch (error) {
-      sayAway((error instanceof Away ? AWAY : AGAIN) + (pending().length ? KEPT : ""));
+      sayTrouble(error);
     }
   };
+  const showNext = async () => {
+    const found = await ask("next", { window: ownWindow });
+    if (found.record !== null) show(found);
+  };
   const begin = async () => {
-    for (let tries = 0; ; tries += 1) {
-      try {
-        showProgress(await query("progress", {}));
-        let num = 0;
-        let refused = "";
-        for (const key of pending()) {
-          try {
-            const answer = await deliver(key, JSON.parse(localStorage.getItem(key)));
-            if (answer.refused) refused = `Not saved: ${answer.refused}. `;
-            else num += 1;
-          } catch (error) {
-            if (!(error instanceof Refusal)) throw error;
-            refused = `Not saved: ${error.message}. `;
-          }
-        }
-        show(await ask("next", { window: ownWindow }), `${refused}${num ? `${num} that waited in this browser: saved.` : ""}`);
-        sayAway("");
-        setBusy(false);
-        return;
-      } catch (error) {
-        sayAway(error instanceof Away ? AWAY : AGAIN);
-        if (!(error instanceof Away)) return;
-        await wait(RETRY_MS[Math.min(tries, RETRY_MS.length - 1)]);
-      }
+    showProgress(await insist(() => query("progress", {}), sayTrouble));
+    const said = [];
+    const waiting = kept(owner);
+    for (const decision of waiting) {
+      const answer = await send(decision);
+      if (answer.refused) said.push(`Not saved: ${decision.verdict} of ${decision.record}: ${answer.refused}.`);
     }
+    const num = waiting.length - said.length;
+    if (num) said.push(`${num} that waited in this browser: saved.`);
+    show(await insist(() => ask("next", { window: ownWindow }), sayTrouble), said.join(" "));
   };
   setInterval(beat, BEAT_MS);
   addEventListener("pagehide", () => {
     const body = JSON.stringify({ window: ownWindow });
     fetch("leave", { method: "POST", keepalive: true, headers: { "Content-Type": "application/json" }, body }).catch(() => {});
   });
-  begin();
+  alone(begin);
 })();

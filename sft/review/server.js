@@ -1,11 +1,18 @@
-// Asks the server; what goes wrong is one of three errors.
+// Asks the server; what goes wrong is one of four errors.
 
+// The server does nothing for this page at the moment, or not any more.
+export class Trouble extends Error {}
 // It does not answer.
-export class Away extends Error {}
-// It does not take this; the message says why.
-export class Refusal extends Error {}
+export class Away extends Trouble {}
+// It cannot do this now, such as with a full disk, but may later; the message says why.
+export class Later extends Trouble {}
 // It does not know this page: another server has taken its place.
-export class Renewed extends Error {}
+export class Renewed extends Trouble {}
+// It does not take this, now or later; the message says why.
+export class Refusal extends Error {}
+
+const RENEWED = [403, 404, 421];
+const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 
 export const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -22,5 +29,19 @@ export const ask = async (path, body) => {
     throw new Away();
   }
   if (response.ok) return JSON.parse(text);
-  throw [409, 413, 507].includes(response.status) ? new Refusal(text) : new Renewed();
+  if (RENEWED.includes(response.status)) throw new Renewed();
+  throw response.status < 500 ? new Refusal(text) : new Later(text);
+};
+
+// Does it again and again until the server is there and can do it.
+export const insist = async (work, sayTrouble) => {
+  for (let tries = 0; ; tries += 1) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof Away || error instanceof Later)) throw error;
+      sayTrouble(error);
+      await wait(RETRY_MS[Math.min(tries, RETRY_MS.length - 1)]);
+    }
+  }
 };

@@ -8,6 +8,9 @@
     POST /TOKEN/decide         a decision; answered when it is on disk
     POST /TOKEN/leave          a window is closed
 
+    409                        it is refused, and is refused again if it is asked again
+    503, 507                   it cannot be done now, since a file cannot be read or written: the page asks again
+
 A browser also runs pages of others, so an address on this machine protects nothing by itself. Every request needs the
 token. The Host has to be ours, so no foreign name that is made to point here gets in; an Origin, where a browser sends
 one, has to be ours, too. The page may load and ask nothing but this server. Files are served by name from this package:
@@ -32,14 +35,14 @@ from aiohttp import web
 
 from sft.errors import UserError
 from sft.json_lines import without_nan
-from sft.review.session import Refused, ReviewSession
+from sft.review.session import NotNow, Refused, ReviewSession, reason_of
 
 _HOST = "127.0.0.1"
 _TOKEN_BYTES = 24
 _MOST_BODY_BYTES = 64 << 20
 """An edit may be as long as the longest record, twice: characters are escaped."""
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-_FILES = ("page.css", "page.js", "difference.js", "server.js")
+_FILES = ("page.css", "page.js", "difference.js", "kept.js", "server.js", "spelled.js")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -198,10 +201,12 @@ async def _answered(answer: Answer, given: Mapping[str, Any]) -> web.Response:
         return web.Response(
             text=json.dumps(without_nan(await asyncio.to_thread(answer, given))), content_type="application/json"
         )
+    except (NotNow, UserError) as error:
+        return web.Response(status=503, text=reason_of(error))
     except Refused as refusal:
-        return web.Response(status=409, text=str(refusal))
+        return web.Response(status=409, text=reason_of(refusal))
     except OSError as error:
-        return web.Response(status=507, text=f"the disk did not take it: {error.strerror or error}")
+        return web.Response(status=507, text=reason_of(error))
 
 
 def _text(given: Mapping[str, Any], name: str) -> str:

@@ -17,25 +17,25 @@ from sft.approval.approved import approvals, records_to_train
 from sft.approval.decisions import VERDICTS, Decision, DecisionFile, Verdict, locked
 from sft.approval.opinions import Opinions, State
 from sft.approval.record_order import by_risk, by_sample, is_for_two, next_entry
-from sft.approval.record_set import Entry, Place, RecordSet, open_records, read_lines
+from sft.approval.record_set import Entry, Place, RecordSet, open_records
 from sft.approval.rule import reviewer_agreement, sample_result
 from sft.atomic_files import fingerprint
 from sft.errors import RecordError, UserError
 from sft.printable import counted
 from sft.quick_imports import quick_imports
 from sft.review.given_out import GivenOut
-from sft.review.shown_record import Format, about, edited, texts_of
+from sft.review.search import find_records
+from sft.review.shown_record import about, edited, texts_of
+from sft.review.trained_form import TrainedForm
 from sft.schema import JsonObject
 
 _MOST_NAME_CHARS = 100
 _MOST_REASON_CHARS = 4000
 _MOST_SECONDS = 24 * 3600.0
-_MOST_FOUND = 50
-_EXCERPT_CHARS = 160
 _MOST_TASKS = 500
 
 
-View = Callable[[JsonObject, Format], list[tuple[bool, str]]] | None
+View = Callable[[JsonObject, TrainedForm], list[tuple[bool, str]]] | None
 
 
 class Setting(NamedTuple):
@@ -56,11 +56,22 @@ class Gone(Refused):
     """The record is not in the file any more, so nothing can be said of it."""
 
 
+class NotNow(Refused):
+    """The files cannot be read at the moment: the same may be done later."""
+
+
 class ReviewSession:
     """Answers for the page; calls from several threads take turns."""
 
     def __init__(
-        self, place: Place, reviewer: str, setting: Setting, view: View = None, *, trust: bool = False
+        self,
+        place: Place,
+        reviewer: str,
+        setting: Setting,
+        view: View = None,
+        *,
+        form: TrainedForm | None = None,
+        trust: bool = False,
     ) -> None:
         """Read the records and the decisions.
 
@@ -68,7 +79,8 @@ class ReviewSession:
             place: where both lie.
             reviewer: who decides here.
             setting: how the set is reviewed.
-            view: a record's fields and the format of its file → the text that training sees, in parts.
+            view: a record's fields and the form of its file → the text that training sees, in parts.
+            form: how training reads the records; None: as the records show it.
             trust: begin at once with the ids as they are written; `check_ids` looks whether they are right.
 
         Raises:
@@ -79,7 +91,7 @@ class ReviewSession:
         self.place = place
         self._view = view
         self._given_out = GivenOut(place.decisions)
-        self._format = Format(place.records, next((f for _, f in read_lines(place.records) if f is not None), {}))
+        self.form = form or TrainedForm(place.records)
         self._name = fingerprint(str(place.decisions.absolute()))
         self._lock = Lock()
         self._change = ""
@@ -157,16 +169,13 @@ class ReviewSession:
         """
         with self._lock:
             self._read_new()
-            origin = min(self._opinions.origins(record), default=None)
-            if origin is None:
-                raise Refused(f"there is no record {record}")
-            self._given_out.give(self._holder(window), lambda taken: origin)
-            return {"record": self._shown(self._records.entry(origin)), "progress": self._progress()}
+            return self._open(record, window)
 
     def decide(self, given: Mapping[str, Any], window: str) -> dict[str, Any]:
-        """Take a decision; when this returns, it is on disk. The next record comes with the answer.
+        """Take a decision; when this returns, it is on disk. The record to show comes with the answer.
 
-        If the record is not in the file any more, nothing is taken, and `refused` says so.
+        That is the next one, after `undo` the same. If it cannot be shown, `unshown` says why: the decision is on disk
+        even so. If the record is not in the file any more, nothing is taken, and `refused` says so.
 
         Args:
             given: name, record, verdict, seconds, reason, and of an edit `texts`: place → text.
@@ -181,7 +190,12 @@ class ReviewSession:
                 self._take(given, self.reviewer)
             except Gone as gone:
                 return {**self._next(window), "refused": str(gone)}
-            return self._next(window)
+            try:
+                self._read_new()
+                is_undone = given.get("verdict") == "undo"
+                return self._open(str(given.get("record")), window) if is_undone else self._next(window)
+            except (Refused, OSError, UserError) as error:
+                return {"unshown": reason_of(error)}
 
     def take(self, given: Mapping[str, Any], reviewer: str) -> bool:
         """Take a decision of any reviewer; False if it was taken before. Arguments and errors are those of `decide`."""
@@ -210,30 +224,13 @@ class ReviewSession:
 
     def search(self, words: str) -> list[dict[str, Any]]:
         """The first records that hold these words in their texts, their task or their id."""
-        wanted = words.casefold()
-        found: dict[str, dict[str, Any]] = {}
-        at = {entry.offset: entry for entry in self._records.entries}
-        for offset, fields in read_lines(self._records.path):
-            if len(found) == _MOST_FOUND:
-                break
-            if fields is None:
-                continue
-            texts = "\n".join(text.text for text in texts_of(fields))
-            hit = texts.casefold().find(wanted)
-            entry = at.get(offset)
-            if entry is not None and (hit >= 0 or wanted in entry.task.casefold() or entry.id.startswith(wanted)):
-                start = max(0, hit - _EXCERPT_CHARS // 4)
-                excerpt = texts[start : start + _EXCERPT_CHARS]
-                state = self._opinions.of(entry.id).state
-                found[entry.id] = {"id": entry.id, "task": entry.task, "state": state, "excerpt": excerpt}
-        return [*found.values()]
+        return find_records(self._records, self._opinions, words)
 
     def _take(self, given: Mapping[str, Any], reviewer: str) -> bool:
         self._read_new()
         if str(given.get("name", "")) in self._opinions.decisions.names:
             return False
         self._file.append(self._decision(given, reviewer))
-        self._read_new()
         return True
 
     def _decision(self, given: Mapping[str, Any], reviewer: str) -> Decision:
@@ -244,6 +241,8 @@ class ReviewSession:
             raise Refused("there is no such record")
         if not self._opinions.origins(record):
             raise Gone("this record is not in the file")
+        if verdict == "undo" and reviewer not in self._opinions.decisions.last(record):
+            raise Refused(f"{reviewer} has said nothing of this version of the record that could be undone")
         made: JsonObject | None = None
         chosen: Verdict = verdict
         if verdict in ("accept", "edit"):
@@ -276,9 +275,16 @@ class ReviewSession:
             made = edited(fields, changed)
         except RecordError as error:
             raise Refused(str(error)) from None
-        if reason := self._format.why_not(made):
+        if reason := self.form.why_not(made):
             raise Refused(f"this could not be trained on: {reason}")
         return made
+
+    def _open(self, record: str, window: str) -> dict[str, Any]:
+        origin = min(self._opinions.origins(record), default=None)
+        if origin is None:
+            raise Refused(f"there is no record {record}")
+        self._given_out.give(self._holder(window), lambda taken: origin)
+        return {"record": self._shown(self._records.entry(origin)), "progress": self._progress()}
 
     def _next(self, window: str) -> dict[str, Any]:
         chosen: Entry | None = None
@@ -310,8 +316,8 @@ class ReviewSession:
             **shown,
             "texts": [text._asdict() for text in texts_of(fields)],
             "about": about(fields),
-            "rendered": self._view(fields, self._format) if self._view else None,
-            "note": self._format.why_not(fields),
+            "rendered": self._view(fields, self.form) if self._view else None,
+            "note": self.form.why_not(fields),
             "state": "open" if is_blind else opinion.state,
             "said": [] if is_blind else self._said(entry.id),
         }
@@ -321,7 +327,7 @@ class ReviewSession:
         decisions = self._opinions.decisions
         words = [word for version in decisions.versions(record) for word in decisions.last(version).values()]
         return [
-            {"reviewer": one.reviewer, "verdict": one.verdict, "reason": one.reason, "time": one.time}
+            {name: getattr(one, name) for name in ("record", "reviewer", "verdict", "reason", "time")}
             for _, one in sorted(words, key=lambda word: -word.place)
         ]
 
@@ -347,7 +353,7 @@ class ReviewSession:
         try:
             records = open_records(self.place.records)
         except UserError as error:
-            raise Refused(str(error)) from None
+            raise NotNow(str(error)) from None
         num_gone = sum(entry.id not in records for entry in before.entries)
         num_new = len(records) + num_gone - len(before)
         self._stamp = stamp
@@ -375,6 +381,11 @@ class ReviewSession:
     def _sample(self) -> str | None:
         bound = self._setting.bound
         return None if bound is None else str(sample_result(self._ids, self._opinions.of, bound))
+
+
+def reason_of(error: Exception) -> str:
+    """For the page."""
+    return f"the disk did not take it: {error.strerror or error}" if isinstance(error, OSError) else str(error)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -10,18 +10,15 @@ evidence.
 import copy
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft.approval.record_set import identity
-from sft.config import SourceConfig, TaskColumn
-from sft.data.formats.formatting import format_record, resolve_source
-from sft.errors import RecordError, UserError
-from sft.schema import JsonObject, Record, RecordLocation
+from sft.errors import RecordError
+from sft.schema import JsonObject
 
-_TURNS = {"messages": ("role", "content"), "conversations": ("from", "value")}
-"""Columns that hold turns → the keys of who speaks, and of what is said."""
-_ABOUT = ("id", "task", "provenance", "evidence", "tools", "dropped", "approval")
+_TURNS = ("messages", "conversations")
+"""Columns that hold turns."""
+_ABOUT = ("id", "task", "tools", "evidence", "provenance", "dropped", "approval")
 
 
 class Text(NamedTuple):
@@ -40,8 +37,15 @@ def texts_of(fields: JsonObject) -> list[Text]:
 
 
 def about(fields: JsonObject) -> dict[str, str]:
-    """What stands beside the conversation, as JSON: tools, evidence, provenance."""
-    return {name: _as_json(fields[name]) for name in ("tools", "evidence", "provenance") if fields.get(name)}
+    """What stands beside the conversation, as JSON: tools, evidence, provenance; a task that is no name."""
+    shown = {name: fields[name] for name in _ABOUT if fields.get(name) and name != "id"}
+    return {name: _as_json(value) for name, value in shown.items() if name != "task" or not isinstance(value, str)}
+
+
+def turn_keys(turn: Any) -> tuple[str, str]:
+    """The keys of who speaks, and of what is said."""
+    is_sharegpt = isinstance(turn, Mapping) and "from" in turn and "role" not in turn
+    return ("from", "value") if is_sharegpt else ("role", "content")
 
 
 def edited(fields: JsonObject, texts: Mapping[str, str]) -> JsonObject:
@@ -65,40 +69,11 @@ def edited(fields: JsonObject, texts: Mapping[str, str]) -> JsonObject:
     return made
 
 
-class Format:
-    """How the records of a file are read for training."""
-
-    def __init__(self, path: Path, first: JsonObject) -> None:
-        """It is found from the first record; where none fits, nothing is checked."""
-        source = SourceConfig(name="review", path=str(path))
-        self._source: SourceConfig | None = None
-        try:
-            found = resolve_source(source, _record(first))
-        except UserError:
-            return
-        task = TaskColumn(column="task", default="no task")
-        self._source = found.model_copy(update={"task": task})
-
-    def as_record(self, fields: JsonObject) -> tuple[Record, SourceConfig] | None:
-        """The record and its source, for the pipeline of training; None where no format fits."""
-        return None if self._source is None else (_record(fields), self._source)
-
-    def why_not(self, fields: JsonObject) -> str:
-        """Why a record cannot be trained on; empty where it can."""
-        if self._source is None:
-            return ""
-        try:
-            format_record(_record(fields), self._source)
-        except RecordError as error:
-            return str(error)
-        return ""
-
-
 def _texts(fields: JsonObject) -> Iterator[Text]:
     for name, value in fields.items():
         if name in _TURNS and isinstance(value, list):
             for i, turn in enumerate(value):
-                yield from _turn(f"{name}.{i}", turn, *_TURNS[name])
+                yield from _turn(f"{name}.{i}", turn, *turn_keys(turn))
         elif name not in _ABOUT:
             is_text = isinstance(value, str)
             yield Text(name, name, value if is_text else _as_json(value), is_text)
@@ -122,7 +97,3 @@ def _turn(place: str, turn: Any, speaker: str, said: str) -> Iterator[Text]:
 
 def _as_json(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False)
-
-
-def _record(fields: JsonObject) -> Record:
-    return Record("review", 0, RecordLocation("records", 1), fields)

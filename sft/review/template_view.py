@@ -3,7 +3,7 @@
 from sft.config import DataConfig, ModelConfig
 from sft.data.record_pipeline import RecordPipeline
 from sft.errors import RecordError
-from sft.review.shown_record import Format
+from sft.review.trained_form import TrainedForm
 from sft.schema import JsonObject
 
 Parts = list[tuple[bool, str]]
@@ -21,13 +21,14 @@ class TemplateView:
         """
         self._pipeline = RecordPipeline(data, model)
 
-    def parts(self, fields: JsonObject, form: Format) -> Parts:
+    def parts(self, fields: JsonObject, form: TrainedForm) -> Parts:
         """The text that training sees; a sentence where it cannot be rendered."""
-        conversation = form.as_record(fields)
-        if conversation is None:
-            return [(False, "The format of these records is not known.")]
         try:
-            renderings = self._pipeline.render(self._pipeline.format(*conversation)).renderings
+            found = form.as_records(fields)
+            if found is None:
+                return [(False, "The format of these records is not known.")]
+            formatted = [self._pipeline.format(record, found[1]) for record in found[0]]
+            renderings = [one for each in formatted for one in self._pipeline.render(each).renderings]
         except RecordError as error:
             return [(False, f"It cannot be rendered: {error}")]
         parts: Parts = []

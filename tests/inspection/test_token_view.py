@@ -71,6 +71,7 @@ def test_nothing_that_is_shown_moves_a_cursor_or_hides(text):
         ("a b   c", "a b···c"),
         ("\x1b[31m", "⟨U+001B⟩[31m"),
         ("a\u200bb\u00a0c", "a⟨U+200B⟩b⟨U+00A0⟩c"),
+        ("x\u3164\ufe00\U000e0100", "x⟨U+3164⟩⟨U+FE00⟩⟨U+E0100⟩"),
         ("naïve 日本 🙂", "naïve 日本 🙂"),
     ],
 )

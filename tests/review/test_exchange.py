@@ -64,6 +64,92 @@ def test_what_people_say_in_another_tool_comes_back_once(tmp_path: Path, form: F
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_a_decision_that_comes_back_to_an_earlier_one_is_taken(tmp_path: Path, form: Form) -> None:
+    folder = write_records(tmp_path / "made", [record("q", "a"), record("q 2", "a")])
+    out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
+    export_records(opened(folder), form, out)
+    content = json.loads(out.read_text().splitlines()[0])
+    said = ["reject", "accept", "reject", "reject", "accept"]
+    for verdict in said:
+        back.write_text(json.dumps(answer_in(form, content, verdict, "", None)))
+        import_decisions(opened(folder), form, back)
+    assert [one["verdict"] for one in read_decisions(folder)] == ["reject", "accept", "reject", "accept"]
+    assert opened(folder).progress()["total"]["accepted"] == 1
+
+
+def test_of_several_answers_of_one_person_those_that_are_new_are_taken(tmp_path: Path) -> None:
+    folder = write_records(tmp_path / "made", [record("q", "a")])
+    out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
+    export_records(opened(folder), "label-studio", out)
+    content = json.loads(out.read_text())
+    said = [
+        answer_in("label-studio", content, verdict, "", None) for verdict in ("flag", "perhaps", "accept", "reject")
+    ]
+    for num in (1, 3, 3, 4, 4):
+        annotations = [one["annotations"][0] for one in said[:num]]
+        back.write_text(json.dumps({**content, "annotations": annotations}))
+        import_decisions(opened(folder), "label-studio", back)
+    assert [one["verdict"] for one in read_decisions(folder)] == ["flag", "accept", "reject"]
+
+
+TURNS: list[dict[str, Any]] = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+ANSWERS: list[tuple[dict[str, Any], str]] = [
+    ({"messages": TURNS, "task": "t", "category": "web"}, "a"),
+    ({"instruction": "q", "output": "a", "source": "web"}, "a"),
+    ({"question": "q", "answer": "a", "id": "7", "source": "web"}, "a"),
+    ({"messages": [TURNS[0], {**TURNS[1], "reasoning_content": "thought"}]}, "a"),
+    ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "source": "web"}, "a"),
+    ({"messages": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "source": "web"}, "a"),
+    ({"conversations": TURNS, "source": "web"}, "a"),
+    ({"messages": [*TURNS, TURNS[0], {"role": "assistant", "content": "b"}]}, "b"),
+    ({"messages": [TURNS[0], {"role": "assistant", "content": [{"type": "text", "text": "a"}]}], "source": "web"}, ""),
+    ({"prompt": json.dumps(TURNS[:1]), "completion": json.dumps(TURNS[1:]), "source": "web"}, ""),
+    ({"text": "q", "more": "a"}, ""),
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("fields", "answer"), ANSWERS)
+def test_the_answer_is_what_is_learned(tmp_path: Path, form: Form, fields: dict[str, Any], answer: str) -> None:
+    folder = write_records(tmp_path / "made", [fields])
+    out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
+    export_records(opened(folder), form, out)
+    content = json.loads(out.read_text())
+    if form == "label-studio":
+        assert content["data"]["answer"] == answer
+    else:
+        assert content["suggestions"] == ({"answer": {"value": answer, "score": None, "agent": None}} if answer else {})
+        content["suggestions"] = {"answer": {"value": answer}}  # what `answer_in` answers where nothing is edited
+    back.write_text(json.dumps(answer_in(form, content, "accept", "", "better")))
+    outcomes = import_decisions(opened(folder), form, back)
+    if not answer:
+        assert list(outcomes) == [
+            "not taken: what was edited is not the answer of the record, but another text or none: export it again"
+        ]
+        return
+    (made,) = read_decisions(folder)
+    assert json.dumps(made["edited"], sort_keys=True) == json.dumps(fields, sort_keys=True).replace(
+        f'"{answer}"', '"better"'
+    ).replace('"id": "7"', f'"id": "{made["edited"].get("id")}"')
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_answer_that_was_given_out_as_another_text_edits_nothing(tmp_path: Path, form: Form) -> None:
+    folder = write_records(tmp_path / "made", [record("q", "a")])
+    out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
+    export_records(opened(folder), form, out)
+    content = json.loads(out.read_text())
+    if form == "label-studio":
+        content["data"]["answer"] = "web"
+    else:
+        content["suggestions"]["answer"]["value"] = "web"
+    for answer, outcome in (("webs", "not taken"), (None, "taken")):
+        back.write_text(json.dumps(answer_in(form, content, "accept", "", answer)))
+        assert [what.partition(":")[0] for what in import_decisions(opened(folder), form, back)] == [outcome]
+    assert [one["verdict"] for one in read_decisions(folder)] == ["accept"]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_what_is_no_decision_on_a_record_that_is_here_is_counted(tmp_path: Path, form: Form) -> None:
     folder = write_records(tmp_path / "made", [record("q", "a")])
     out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"

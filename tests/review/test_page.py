@@ -125,16 +125,99 @@ def test_texts_of_records_are_only_texts(chromium: Browser, tokenizer_dir, tmp_p
     assert made == sorted(f"{text} again<b>x" for text in HOSTILE)
 
 
+UNSEEN = "\u202e\u200b\x1b\x00\ufe00\ufe0f\u3164\u115f\uffa0\u034f\u180b\u2065\U000e0041\U000e0080\U000e0100\U000e01ef"
+"""Each behind a letter: none of them is seen there."""
+SEEN = "नी\u200cलम می\u200cخواهم 👩🏽\u200d🚀 ❤\ufe0f\u200d🔥 1\ufe0f\u20e3 \U0001fae9"
+HIDDEN_JOINERS = "a\u200cb\u200d\u200cc 字\u200d字 1\ufe0f"
+
+
 def test_what_cannot_be_seen_is_spelled_and_texts_run_in_their_direction(chromium: Browser, tmp_path: Path) -> None:
-    with served(write_records(tmp_path / "made", [record("\u202eright\u200b\x1b[31m\x00", HOSTILE[5])])) as address:
+    hidden = "".join(f"x{char}" for char in UNSEEN) + HIDDEN_JOINERS
+    with served(write_records(tmp_path / "made", [record(hidden + SEEN, HOSTILE[5], "ta\u3164sk")])) as address:
         chromium.open(address)
         chromium.wait_for("#status", "0 of 1")
         spelled = chromium.run("return [...document.querySelectorAll('#texts .spelled')].map((e) => e.textContent)")
-        assert spelled == ["U+202E", "U+200B", "U+001B", "U+0000"]
+        assert spelled == [f"U+{ord(char):04X}" for char in UNSEEN + "\u200c\u200d\u200c\u200d\ufe0f"]
+        assert chromium.run("return document.querySelector('#texts pre').textContent").endswith(SEEN)
+        assert chromium.text("#title") == "taU+3164sk", "a task may be a part of the prompt"
         sides = chromium.run(
             "return [...document.querySelectorAll('#texts pre')].map((e) => getComputedStyle(e).direction)"
         )
         assert sides == ["ltr", "rtl"]
+
+
+def open_by_search(chromium: Browser, words: str) -> None:
+    chromium.press("/")
+    chromium.type(words)
+    chromium.wait_for("#found", words)
+    chromium.press("Enter")
+    chromium.wait_for("#texts", words)
+
+
+def test_an_edit_is_undone_in_a_new_window(chromium: Browser, tmp_path: Path) -> None:
+    folder = write_records(tmp_path / "made", answers(2))
+    with served(folder) as address:
+        chromium.open(address)
+        chromium.wait_for("#status", "0 of 2")
+        chromium.press("e", "End", "!", "Control+Enter")
+        chromium.wait_for("#status", "Edited and accepted, saved. 1 of 2")
+        chromium.open(address)
+        chromium.wait_for("#status", "1 of 2")
+        open_by_search(chromium, "question 0")
+        assert "kim: edit" in chromium.text("#said")
+        chromium.press("u")
+        chromium.wait_for("#status", "Undone, saved. 0 of 2")
+        assert chromium.text("#texts").endswith("answer 0 is here"), "as it was before"
+        chromium.press("u")
+        chromium.wait_for("#status", "nothing to undo")
+    first, last = read_decisions(folder)
+    assert (first["record"], last["verdict"]) == (last["record"], "undo")
+
+
+def test_what_is_saved_is_not_said_to_be_unsaved_and_the_page_goes_on(chromium: Browser, tmp_path: Path) -> None:
+    folder = write_records(tmp_path / "made", answers(3))
+    given_out = folder / ".decisions.jsonl.open"
+    with served(folder) as address:
+        chromium.open(address)
+        chromium.wait_for("#status", "0 of 3")
+        given_out.unlink()
+        given_out.mkdir()  # decisions are taken, and no record can be given out
+        chromium.press("a")
+        chromium.wait_for("#status", "Accepted, saved. What comes next cannot be shown now: the disk")
+        chromium.press("a", "s", "f", "u")
+        chromium.wait_for("#status", "Undone, saved. What comes next cannot be shown now")
+        assert [one["verdict"] for one in read_decisions(folder)] == ["accept", "undo"], "nothing is shown"
+        given_out.rmdir()
+        open_by_search(chromium, "question 2")
+        chromium.press("a")
+        chromium.wait_for("#status", "Accepted, saved. 1 of 3")
+    assert [one["verdict"] for one in read_decisions(folder)] == ["accept", "undo", "accept"]
+
+
+def test_a_full_disk_loses_no_decision(chromium: Browser, tmp_path: Path) -> None:
+    folder = write_records(tmp_path / "made", answers(3))
+    decisions, aside = folder / "decisions.jsonl", folder / "aside"
+    with served(folder) as address:
+        chromium.open(address)
+        chromium.wait_for("#status", "0 of 3")
+        chromium.press("a")
+        chromium.wait_for("#status", "Accepted, saved. 1 of 3")
+        decisions.rename(aside)
+        decisions.mkdir()  # it takes nothing
+        chromium.press("e", "End", "!", "Control+Enter")
+        chromium.wait_for("#away", "cannot do it now: the disk did not take it.*this browser keeps it")
+        chromium.press("Control+Enter", "Escape")
+        chromium.open(address)
+        chromium.wait_for("#away", "cannot do it now")
+        decisions.rmdir()
+        aside.rename(decisions)
+        chromium.wait_for("#status", "1 that waited in this browser: saved. 2 of 3")
+        assert chromium.text("#away") == ""
+        assert [one["verdict"] for one in read_decisions(folder)] == ["accept", "edit"]
+        chromium.press("u")
+        chromium.wait_for("#status", "Undone, saved. 1 of 3")
+        assert chromium.text("#texts").endswith("answer 1 is here"), "the last decision of this window"
+    assert [one["verdict"] for one in read_decisions(folder)] == ["accept", "edit", "undo"]
 
 
 def test_two_windows_work_on_different_records(chromium: Browser, tmp_path: Path) -> None:
@@ -177,8 +260,13 @@ def test_a_killed_server_loses_nothing_and_nothing_is_sent_twice(chromium: Brows
         assert "Saving" in chromium.text("#status")
     assert [one["verdict"] for one in read_decisions(folder)] == ["accept"]
     port = address.split(":")[2].partition("/")[0]
+    with own_process(folder, "--reviewer", "lee", "--port", port) as (_, of_lee):
+        chromium.wait_for("#away", "open the address that it prints.*this browser keeps it")
+        chromium.press("a")
+        chromium.open(of_lee)
+        chromium.wait_for("#status", "^1 of 4")
+    assert len(read_decisions(folder)) == 1, "it is not lee's"
     with own_process(folder, "--reviewer", "kim", "--port", port) as (_, again):
-        chromium.wait_for("#away", "open the address that it prints")
         chromium.open(again)
         chromium.wait_for("#status", "1 that waited in this browser: saved. 2 of 4")
         chromium.open(again)

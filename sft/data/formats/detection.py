@@ -8,13 +8,18 @@ case an error asks, and shows the lines that can be written in the config.
 
 from collections.abc import Iterator, Mapping
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sft.config import Format, SourceConfig, TaskColumn
 from sft.data.formats.columns import COLUMNS, SINGLE_TURN, SINGLE_TURN_NAMES, column_of
 from sft.data.formats.tool_calls import parse_json
 from sft.errors import RecordError, UserError
 from sft.schema import JsonObject, Record
+
+NUM_FIRST = 1000
+"""The number of records that show which columns a source has."""
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
+"""Values that say nothing about a column."""
 
 
 class Fit(NamedTuple):
@@ -24,6 +29,11 @@ class Fit(NamedTuple):
     columns: dict[str, str]
     left_out: tuple[str, ...] = ()
     """Columns that may be a part of the prompt or the answer, and are not read."""
+
+
+def add_columns(known: dict[str, Any], fields: JsonObject) -> None:
+    """Add what a further one of the first records says of the columns: one alone may lack a column or its content."""
+    known |= {name: value for name, value in fields.items() if known.get(name) in _NOTHING}
 
 
 def resolve_source(source: SourceConfig, record: Record) -> SourceConfig:

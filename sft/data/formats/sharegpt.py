@@ -19,9 +19,9 @@ from sft.data.formats.turns import Turn, build_turn, join_turns, read_role, read
 from sft.errors import RecordError
 from sft.schema import JsonObject, Message, Role, ToolCall
 
-_CALL = "function_call"
+CALL = "function_call"
 
-_ROLES: dict[str, Role] = {
+ROLES: dict[str, Role] = {
     "system": "system",
     "human": "user",
     "user": "user",
@@ -30,7 +30,7 @@ _ROLES: dict[str, Role] = {
     "assistant": "assistant",
     "bot": "assistant",
     "model": "assistant",
-    _CALL: "assistant",
+    CALL: "assistant",
     "observation": "tool",
     "tool": "tool",
     "function_response": "tool",
@@ -47,7 +47,7 @@ def read_sharegpt(fields: JsonObject, columns: Columns, repair: bool = False) ->
     for number, turn in enumerate(read_turns(fields, column_of(columns, "conversations")), start=1):
         read = _read_turn(number, turn)
         before = turns[-1].message if turns else None
-        if turn["from"] == _CALL and before and before.role == "assistant" and before.train == read.message.train:
+        if turn["from"] == CALL and before and before.role == "assistant" and before.train == read.message.train:
             calls = before.tool_calls + read.message.tool_calls
             turns[-1] = Turn(turns[-1].number, replace(before, tool_calls=calls))
         else:
@@ -57,8 +57,8 @@ def read_sharegpt(fields: JsonObject, columns: Columns, repair: bool = False) ->
 
 def _read_turn(number: int, turn: JsonObject) -> Turn:
     what = f"message {number}"
-    role = read_role(turn, "from", _ROLES, what)
-    if turn["from"] == _CALL:
+    role = read_role(turn, "from", ROLES, what)
+    if turn["from"] == CALL:
         return build_turn(number, role, "", turn, _read_calls(turn, what))
     return build_turn(number, role, check_text(turn.get("value"), f"the value of {what}"), turn)
 
