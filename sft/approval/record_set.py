@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft.approval.own_files import DECISIONS, RECORDS
-from sft.draft import record_id
+from sft.draft import is_made, record_id
 from sft.errors import UserError
 from sft.schema import JsonObject
 
-_NOT_TRAINED = ("id", "provenance", "evidence", "approval")
 _MOST_RARE = 0.5
 _BEGINS, _MESSAGES = b'{"id": "', b'", "messages": ['
 _ID_END = len(_BEGINS) + 24
@@ -141,10 +140,18 @@ def read_lines(path: Path) -> Iterator[tuple[int, JsonObject | None]]:
 
 
 def identity(fields: JsonObject) -> str:
-    """The id of a record by what is trained of it, in any format; a written `id` does not count."""
-    if isinstance(fields.get("messages"), list):
-        return record_id(fields)
-    return record_id({"messages": {name: value for name, value in fields.items() if name not in _NOT_TRAINED}})
+    """The id of a record by all that may be trained of it, in any format.
+
+    A source may name any column, for a text or for the task. So every field counts but those that stand beside: a
+    written `id`, an `approval`, a `provenance`, and the `evidence` of a record that a teacher has made.
+    """
+    beside = {"id", "approval", *(name for name in _beside_a_draft(fields) if isinstance(fields.get(name), Mapping))}
+    trained = {name: value for name, value in fields.items() if name not in beside}
+    return record_id(trained if isinstance(fields.get("messages"), list) else {"messages": trained})
+
+
+def _beside_a_draft(fields: JsonObject) -> tuple[str, ...]:
+    return ("provenance", "evidence") if is_made(fields) else ("provenance",)
 
 
 def task_of(fields: JsonObject) -> str:

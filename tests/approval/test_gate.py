@@ -63,6 +63,20 @@ def test_what_is_approved_is_read_and_each_line_of_the_file_is_counted_once(tmp_
     assert facts["num_read"] == facts["num_passed"] + sum(facts["left_out"].values()) == 8
 
 
+def test_a_column_that_is_trained_and_was_changed_after_its_approval_is_not_read(tmp_path: Path) -> None:
+    folder = constructed(tmp_path / "made", 2)
+    kind = [{**draft(i), "system": "You are kind."} for i in range(2)]
+    (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kind))
+    for i in range(2):
+        DecisionFile(folder / "decisions.jsonl").append(decision(str(i), identity(kind[i]), "accept", "kim"))
+    assert gate(tmp_path, folder).passed["s0"]["num_passed"] == 2
+    rude = {**kind[1], "system": "You are rude."}
+    (folder / "records.jsonl").write_text(json.dumps(kind[0]) + "\n" + json.dumps(rude) + "\n")
+    gated = gate(tmp_path, folder)
+    assert gated.passed["s0"]["left_out"] == {"open": 1}
+    assert "rude" not in Path(gated.data.sources[0].path).read_text()
+
+
 def test_each_record_that_is_read_says_who_approved_it(tmp_path: Path) -> None:
     folder = constructed(tmp_path / "made")
     say(folder, [0], "accept")
