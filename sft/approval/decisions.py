@@ -3,8 +3,8 @@
     decisions.jsonl:  {"name": "…", "record": "3f…", "verdict": "accept", "reviewer": "kim", "time": "…", …}
 
 Any number of processes append at once, each under the file's lock; a line is on disk when `append` returns. The last
-decision of each reviewer on each record counts; `undo` takes one back, and the one before counts again. An edit makes
-another record, since a record is named by its content.
+decision of each reviewer on each record counts; `undo` takes one back, and the one before counts again. A `skip` says
+nothing, so what was said before goes on to count. An edit makes another record, since a record is named by its content.
 """
 
 import fcntl
@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -52,6 +53,11 @@ class Word(NamedTuple):
 
     place: int
     decision: Decision
+
+    @property
+    def weight(self) -> tuple[bool, int]:
+        """Of a reviewer's words the heaviest counts: the last one, or the last before they skipped."""
+        return self.decision.verdict != "skip", self.place
 
 
 class DecisionFile:
@@ -125,8 +131,9 @@ class Decisions:
         return {record for record, by in self._words.items() if any(by.values())}
 
     def last(self, record: str) -> dict[str, Word]:
-        """Reviewer → the last decision on this id."""
-        return {who: words[-1] for who, words in self._words.get(record, {}).items() if words}
+        """Reviewer → the last decision on this id; `skip` only of those who have said nothing else."""
+        by = self._words.get(record, {})
+        return {who: max(words, key=attrgetter("weight")) for who, words in by.items() if words}
 
     def flagged_by(self, record: str) -> set[str]:
         """Who has flagged this id, whatever they said later."""
