@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple, get_args
 from sft.approval.record_set import identity
 from sft.atomic_files import sync_folder
 from sft.errors import UserError
-from sft.json_lines import LineTail, append_line, from_json
+from sft.json_lines import LineTail, append_line, from_json, is_json
 from sft.printable import counted
 from sft.schema import JsonObject
 
@@ -75,14 +75,18 @@ class DecisionFile:
             OSError: it is not; nothing of it counts.
         """
         with locked(self.path) as descriptor:
-            append_line(self.path, asdict(decision))
+            append_line(self.path, asdict(decision), by_people=True)
             os.fsync(descriptor)
             if not self._tail.offset:
                 sync_folder(self.path.parent)  # the file may be new
 
     def read_new(self) -> list[Decision]:
-        """The decisions of all processes that were added since the last call. What is no decision is left out."""
-        return [found for line in self._tail.read_new() if (found := read_decision(line)) is not None]
+        """The decisions of all processes that were added since the last call. What is no decision is left out.
+
+        A last line without a newline comes again once it has one.
+        """
+        lines = [*self._tail.read_new(), self._tail.read_rest()]
+        return [found for line in lines if (found := read_decision(line)) is not None]
 
 
 @contextmanager
@@ -162,21 +166,44 @@ class Decisions:
 
 
 def whole_decisions(path: Path, said: bytes) -> list[Decision]:
-    """All decisions of the content of a file; a line that a killed process left unfinished is none.
+    """All decisions of the content of a file; an unfinished line of a killed process is none (see `is_unfinished`).
 
     Raises:
-        UserError: a whole line is no decision: what it says, such as that a record is rejected, would not count.
+        UserError: a whole line is no decision, or has the name of another one: what it says, such as that a record is
+            rejected, would not count.
     """
-    lines = said.split(b"\n")[:-1]
-    decisions = [read_decision(line) for line in lines]
-    bad = [i for i, (line, found) in enumerate(zip(lines, decisions, strict=True), 1) if found is None and line.strip()]
+    lines = said.split(b"\n")
+    if is_unfinished(said):
+        lines.pop()
+    found: dict[str, Decision] = {}
+    bad = []
+    for i, line in enumerate(lines, 1):
+        decision = read_decision(line)
+        if decision is None:
+            bad += [i] if line.strip() else []
+        elif _says(found.setdefault(decision.name, decision)) != _says(decision):
+            bad.append(i)
     if bad:
         named = ", ".join(map(str, bad[:_MOST_LINES])) + (" and others" if len(bad) > _MOST_LINES else "")
         raise UserError(
-            f"{path} holds {counted(len(bad), 'line')} that cannot be read as decisions: {named}. "
-            "What they say would not count. Correct the lines or take them out, or use the version that wrote them."
+            f"{path} holds {counted(len(bad), 'line')} that cannot be read as decisions: {named}. What they say would "
+            "not count. Correct the lines (each needs a name of its own) or take them out, or use the version that "
+            "wrote them."
         )
-    return [found for found in decisions if found is not None]
+    return [*found.values()]
+
+
+def is_unfinished(said: bytes) -> bool:
+    """Whether the content of a file ends in a part of a line, as a killed process leaves it; it counts as nothing.
+
+    A whole line without a newline, as editors may leave it, is none.
+    """
+    rest = said[said.rfind(b"\n") + 1 :]
+    return bool(rest.strip()) and not is_json(rest)
+
+
+def _says(decision: Decision) -> tuple[str, str, JsonObject | None]:
+    return decision.record, decision.verdict, decision.edited
 
 
 def read_decision(line: bytes) -> Decision | None:

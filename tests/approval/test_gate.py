@@ -2,7 +2,7 @@
 
 import json
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sft.approval.mark import Approval, approval_of, marked
 from sft.approval.record_set import identity
 from sft.config import DataConfig
 from sft.errors import UserError
+from sft.evaluation.made_data import made_rows
 from tests.approval.reviewed import constructed, draft, edit, say
 from tests.approval.test_decisions import decision
 
@@ -180,6 +181,37 @@ def test_a_decision_that_cannot_be_read_is_refused_since_it_may_reject(tmp_path:
     assert "2 lines that cannot be read as decisions: 2, 3" in text
     path.write_bytes(whole + b'{"name": "2", "rec')
     assert trained(gate(tmp_path, folder)) == ["1 2 0"], "half a line of a killed process is no decision"
+    (row,) = made_rows(gate(tmp_path, folder).passed)
+    assert "the last line of the decisions is unfinished" in str(row)
+
+
+def test_a_last_line_without_a_newline_counts_and_the_next_decision_leaves_it_there(tmp_path: Path) -> None:
+    folder = constructed(tmp_path / "made")
+    say(folder, [0, 1], "accept")
+    path = folder / "decisions.jsonl"
+    by_hand = json.dumps(asdict(decision("by hand", identity(draft(1)), "reject", "lee")))
+    path.write_bytes(path.read_bytes() + by_hand.encode())
+    assert trained(gate(tmp_path, folder)) == ["1 2 0"]
+    reader = DecisionFile(path)
+    assert [one.name for one in reader.read_new()][2:] == ["by hand"]
+    say(folder, [2], "accept")
+    assert trained(gate(tmp_path, folder)) == ["1 2 0", "1 2 2"]
+    assert [one.name for one in reader.read_new()] == ["by hand", "kimaccept2"]
+    path.write_bytes(path.read_bytes() + b'{"name": "typo", "verdict": "rejct"}')
+    assert "1 line that cannot be read as decisions: 5" in refused(tmp_path, folder)
+    say(folder, [3], "accept")
+    assert "1 line that cannot be read as decisions: 5" in refused(tmp_path, folder), "nothing is deleted"
+
+
+def test_a_line_that_was_copied_with_its_name_and_says_something_else_is_refused(tmp_path: Path) -> None:
+    folder = constructed(tmp_path / "made")
+    say(folder, [0, 1], "accept")
+    path = folder / "decisions.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + whole)
+    assert trained(gate(tmp_path, folder)) == ["1 2 0", "1 2 1"], "the same twice counts once"
+    path.write_text(whole + whole.replace('"accept"', '"reject"'))
+    assert "2 lines that cannot be read as decisions: 3, 4" in refused(tmp_path, folder)
 
 
 def test_a_file_of_another_tool_is_reviewed_in_the_same_way(tmp_path: Path) -> None:
