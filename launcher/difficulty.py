@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
-from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -25,6 +24,7 @@ from sft.difficulty.summary import Difficulty, difficulty_of, write_difficulty
 from sft.errors import TrainingError, UserError
 from sft.job_config import JobConfig
 from sft.printable import short_name
+from sft.run_claim import measuring_in, told_of_disk
 from sft.run_folder import RunFolder
 from sft.schema import Example, IntArray
 from sft.training.whole_evaluation import BASE, WholeModelPath, models_of
@@ -48,16 +48,17 @@ def score(job: JobConfig, wanted: Sequence[str], num: int | None, out: Path | No
     """
     config = job.sft
     models = models_of(config, wanted or [BASE])
-    store = open_store(StoreRecipe.of(config.data, config.model), console)
-    folder = RunFolder(config.run.dir).losses(store.path.name)
-    folder.mkdir(parents=True, exist_ok=True)
+    recipe = StoreRecipe.of(config.data, config.model)
+    folder = RunFolder(config.run.dir).losses(recipe.path.name)
     measured = []
-    with FileLock(folder / ".lock"), ExitStack() as opened:
+    with measuring_in(folder), ExitStack() as opened:
+        store = open_store(recipe, console)
         # Only once something is to be measured.
         connect = cache(lambda: opened.enter_context(workers_connected(job.cluster, console)))
         for model in models:
             table = LossTable(folder / f"{model.file_name}.npy", len(store), may_write=True)
-            write_json(table.about, {"title": model.title, "path": model.path})
+            with told_of_disk(folder):
+                write_json(table.about, {"title": model.title, "path": model.path})
             try:
                 _measure(job, model, store, table, num, connect, console)
             except TrainingError as error:
@@ -65,7 +66,8 @@ def score(job: JobConfig, wanted: Sequence[str], num: int | None, out: Path | No
                 return FAILED
             measured.append(ModelLosses(model.title, table))
     difficulty = difficulty_of(store, measured)
-    write_difficulty(difficulty, folder)
+    with told_of_disk(folder):
+        write_difficulty(difficulty, folder)
     _show(difficulty, console)
     console.print(f"losses of each example   {folder}", highlight=False, soft_wrap=True)
     if out is not None:

@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -26,6 +25,7 @@ from sft.harness.results import HarnessScore, log_path, read_scores, samples_pat
 from sft.harness.tasks import HarnessTasks, identity_of
 from sft.hub_answers import why_no_answer
 from sft.job_config import JobConfig
+from sft.run_claim import measuring_in
 from sft.run_folder import RunFolder
 from sft.training.whole_evaluation import WholeModelPath, models_of
 
@@ -83,8 +83,7 @@ class _Asked(NamedTuple):
 def _ask(job: JobConfig, asked: _Asked, model: WholeModelPath, console: Console) -> list[str]:
     """Ask the model what it was not asked yet; returns what went wrong, a sentence for each task."""
     folder, problems = asked.of(model), list[str]()
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with measuring_in(folder):
         missing = asked.missing(model)
         if not missing:
             return []

@@ -24,7 +24,7 @@ from sft.data.preparation import REJECTED, Progress, Report, build_store
 from sft.data.store_recipe import StoreRecipe
 from sft.data.token_store import TokenStore
 from sft.evaluation.balance_plot import draw_balance
-from sft.evaluation.made_data import made_rows
+from sft.evaluation.made_data import made_of_models, made_rows
 from sft.evaluation.tables import mixture_table
 from sft.printable import counted, short_name, shortened
 from sft.run_folder import RunFolder
@@ -97,7 +97,7 @@ def prepare(config: SftConfig, console: Console) -> tuple[Workload, TokenStore, 
     workload, store, plans = prepared
     run = RunFolder(config.run.dir)
     _show_sources(config, store, console)
-    show_made_data(read_json(run.manifest).get("made", {}), console)
+    show_made_data(made_of_models(read_json(run.manifest)), console)
     _show_held_out(workload, store, console)
     _show_overlap(run, console)
     for i, (stage, plan) in enumerate(zip(config.stages, plans, strict=True)):

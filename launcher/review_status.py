@@ -4,7 +4,7 @@ from rich import box
 from rich.table import Table
 
 from launcher.console import FitConsole, styled
-from sft.approval.decisions import whole_decisions
+from sft.approval.decisions import is_unfinished, whole_decisions
 from sft.approval.record_set import Place
 from sft.errors import UserError
 from sft.printable import counted, short_name
@@ -32,8 +32,12 @@ def show_status(place: Place, setting: Setting, console: FitConsole) -> None:
     console.print(table)
     if num := session.records.num_unreadable:
         console.print(f"{counted(num, 'line')} of {place.records} cannot be read: they are never approved.")
+    said = place.decisions.read_bytes() if place.decisions.is_file() else b""
+    if is_unfinished(said):
+        text = f"The last line of {place.decisions} is unfinished, as a killed page leaves it: it does not count."
+        console.print(styled("[yellow]{}[/]", text), highlight=False, soft_wrap=True)
     try:
-        whole_decisions(place.decisions, place.decisions.read_bytes() if place.decisions.is_file() else b"")
+        whole_decisions(place.decisions, said)
     except UserError as error:
         console.print(styled("[bold red]{}[/]", str(error)), highlight=False, soft_wrap=True)
     total = progress["total"]

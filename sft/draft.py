@@ -13,6 +13,9 @@ from sft.json_lines import from_json
 from sft.schema import JsonObject
 
 _ID_CHARS = 24
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
+_MADE_BY = ("recipe", "teacher")
+"""The parts of a provenance that say that a teacher has made the record."""
 _SHORT = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
@@ -55,18 +58,17 @@ class Draft:
     @property
     def id(self) -> str:
         """Of what is trained, so an edited record is another one: 24 hexadecimal digits."""
-        return record_id(self.as_json())
+        return str(self.as_json()["id"])
 
     def as_json(self) -> dict[str, Any]:
         """The content of a line."""
-        content: dict[str, Any] = {"messages": list(self.messages), "task": self.task}
+        trained: dict[str, Any] = {"messages": list(self.messages), "task": self.task}
         if self.tools:
-            content["tools"] = list(self.tools)
-        if self.evidence:
-            content["evidence"] = dict(self.evidence)
+            trained["tools"] = list(self.tools)
+        evidence = {"evidence": dict(self.evidence)} if self.evidence else {}
         # Not `asdict`, which copies all that is inside: it takes longer than all else here.
         provenance = {name: getattr(self.provenance, name) for name in Provenance.__dataclass_fields__}
-        return {"id": record_id(content), **content, "provenance": provenance}
+        return {"id": record_id(trained), **trained, **evidence, "provenance": provenance}
 
 
 def read_draft(content: Mapping[str, Any]) -> Draft:
@@ -77,7 +79,13 @@ def read_draft(content: Mapping[str, Any]) -> Draft:
     return Draft(messages, content["task"], provenance, tools, content.get("evidence", {}))
 
 
-def record_id(content: Mapping[str, Any]) -> str:
-    """The id of a record with these messages, tools and task; nothing else of it counts."""
-    trained = {name: content[name] for name in ("messages", "tools", "task") if content.get(name)}
-    return sha256(_SHORT.encode(trained).encode()).hexdigest()[:_ID_CHARS]
+def is_made(fields: JsonObject) -> bool:
+    """Whether a teacher has made the record, as its provenance says."""
+    provenance = fields.get("provenance")
+    return isinstance(provenance, Mapping) and all(provenance.get(name) for name in _MADE_BY)
+
+
+def record_id(trained: Mapping[str, Any]) -> str:
+    """The id of a record by these fields of it; one that is empty is as good as none."""
+    counts = {name: value for name, value in trained.items() if value not in _EMPTY}
+    return sha256(_SHORT.encode(counts).encode()).hexdigest()[:_ID_CHARS]

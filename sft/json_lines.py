@@ -1,7 +1,8 @@
 """Files of JSON lines that one process appends to while others read: the metrics, the ledger and the events of a run.
 
 A line exists when its newline is there. A killed process or a full disk may leave text after the last newline: readers
-skip it, and the next append cuts it off.
+skip it, and the next append cuts it off. Only in files that people write, too, is whole JSON there a line: editors may
+end without a newline.
 """
 
 import json
@@ -22,18 +23,38 @@ _READABLE = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _NULLS: Mapping[Any, Any] = {float: math.nan, str: ""}
 
 
-def append_line(path: Path, content: Mapping[str, Any]) -> None:
+def append_line(path: Path, content: Mapping[str, Any], by_people: bool = False) -> None:
     """Add a line. After this returns, a kill of the process does not lose the line.
+
+    Args:
+        path: the file, which is made if it is not there.
+        content: of the line.
+        by_people: whether people write the file, too.
 
     Raises:
         OSError: it could not be written whole; what was written does not count as a line.
     """
+    line = json.dumps(content).encode() + b"\n"
     with path.open("a+b") as file:
         if end := file.tell():
             file.seek(end - 1)
             if file.read(1) != b"\n":
-                file.truncate(_end_of_last_line(file, end))
-        file.write(json.dumps(content).encode() + b"\n")
+                start = _end_of_last_line(file, end)
+                file.seek(start)
+                if by_people and is_json(file.read()):
+                    line = b"\n" + line
+                else:
+                    file.truncate(start)
+        file.write(line)
+
+
+def is_json(text: bytes) -> bool:
+    """Whether it is whole: what is left of a JSON object of which the end is missing is none."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def json_line(content: Mapping[str, Any]) -> str:
@@ -93,6 +114,13 @@ class LineTail:
                 lines.append(line)
                 self.offset += len(line)
         return lines
+
+    def read_rest(self) -> bytes:
+        """What stands behind the last line that was read."""
+        with suppress(FileNotFoundError), self._path.open("rb") as file:
+            file.seek(self.offset)
+            return file.read()
+        return b""
 
 
 def from_json(record: type[Record], content: Mapping[str, Any]) -> Record:

@@ -6,7 +6,11 @@ may become a run's if it is empty, or if none of its files has a name that we wo
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 from sft.atomic_files import read_json
 from sft.errors import UserError
@@ -40,6 +44,30 @@ def check_run_folder(run: RunFolder) -> list[str]:
         _refuse_foreign(run)
     _refuse_wrong_kinds(run)
     return _check_rights(run) if path.is_dir() else []
+
+
+@contextmanager
+def measuring_in(folder: Path) -> Iterator[None]:
+    """Make a folder of measurements in a run's folder, and hold its lock.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with told_of_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock").acquire()
+    with lock:
+        yield
+
+
+@contextmanager
+def told_of_disk(folder: Path) -> Iterator[None]:
+    """While open, what the disk refuses in a run's folder is said in words."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"run.dir: {folder} cannot be written: {reason}. Give run.dir a writable folder.") from error
 
 
 def _refuse_foreign(run: RunFolder) -> None:

@@ -29,6 +29,15 @@ def test_an_unfinished_line_is_passed_over_and_cut_off_by_the_next(tmp_path: Pat
     assert path.read_text().count("\n") == num_before + 1, "nothing but whole lines is left"
 
 
+@pytest.mark.parametrize("rest", ['{"n": 1}', ' {"n": 1} \r', *TORN])
+def test_where_people_write_too_a_whole_last_line_without_a_newline_stays(tmp_path: Path, rest: str) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"n": 0}\n' + rest)
+    assert LineTail(path, 9).read_rest() == rest.encode()
+    append_line(path, {"n": 2}, by_people=True)
+    assert numbers(list(whole_lines(path))) == ([0, 2] if rest in TORN else [0, 1, 2])
+
+
 @pytest.mark.parametrize("text", ["\ud800 lone \udfff", "数学 👩", "a\nb\u2028\0", '"\\ud800'])
 def test_a_line_of_any_text_can_be_written_and_is_read_as_it_was(text: str) -> None:
     line = json_line({"text": text})

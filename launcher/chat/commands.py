@@ -93,7 +93,7 @@ def save(speakers: list[Speaker], setting: Setting, text: str) -> str:
         raise UserError("nothing was said yet")
     try:
         for record in records:
-            append_line(path, record)
+            append_line(path, record, by_people=True)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
     return f"{counted(len(records), 'conversation')} added to {path}"

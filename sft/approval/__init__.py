@@ -3,6 +3,6 @@
     records.jsonl ─record_set─▶ ids ─────┐
     decisions.jsonl ─decisions, opinions─┴─rule, approved─▶ Approval of each ─gate─▶ a file of approved records
 
-A decision names a record by its content (`sft.draft.record_id`): what is changed later is another record, and nobody
-has approved it. Nothing here knows how a record was made.
+A decision names a record by its content (`record_set.identity`): what is changed later is another record, which nobody
+has approved. Nothing here knows how a record was made.
 """

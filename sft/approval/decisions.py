@@ -3,8 +3,8 @@
     decisions.jsonl:  {"name": "…", "record": "3f…", "verdict": "accept", "reviewer": "kim", "time": "…", …}
 
 Any number of processes append at once, each under the file's lock; a line is on disk when `append` returns. The last
-decision of each reviewer on each record counts; `undo` takes one back, and the one before counts again. An edit makes
-another record, since a record is named by its content.
+decision of each reviewer on each record counts; `undo` takes one back, and the one before counts again. A `skip` says
+nothing, so what was said before goes on to count. An edit makes another record, since a record is named by its content.
 """
 
 import fcntl
@@ -13,13 +13,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from sft.approval.record_set import identity
 from sft.atomic_files import sync_folder
 from sft.errors import UserError
-from sft.json_lines import LineTail, append_line, from_json
+from sft.json_lines import LineTail, append_line, from_json, is_json
 from sft.printable import counted
 from sft.schema import JsonObject
 
@@ -53,6 +54,11 @@ class Word(NamedTuple):
     place: int
     decision: Decision
 
+    @property
+    def weight(self) -> tuple[bool, int]:
+        """Of a reviewer's words the heaviest counts: the last one, or the last before they skipped."""
+        return self.decision.verdict != "skip", self.place
+
 
 class DecisionFile:
     """The file of a set of records, which other processes append to as well."""
@@ -69,14 +75,18 @@ class DecisionFile:
             OSError: it is not; nothing of it counts.
         """
         with locked(self.path) as descriptor:
-            append_line(self.path, asdict(decision))
+            append_line(self.path, asdict(decision), by_people=True)
             os.fsync(descriptor)
             if not self._tail.offset:
                 sync_folder(self.path.parent)  # the file may be new
 
     def read_new(self) -> list[Decision]:
-        """The decisions of all processes that were added since the last call. What is no decision is left out."""
-        return [found for line in self._tail.read_new() if (found := read_decision(line)) is not None]
+        """The decisions of all processes that were added since the last call. What is no decision is left out.
+
+        A last line without a newline comes again once it has one.
+        """
+        lines = [*self._tail.read_new(), self._tail.read_rest()]
+        return [found for line in lines if (found := read_decision(line)) is not None]
 
 
 @contextmanager
@@ -125,8 +135,9 @@ class Decisions:
         return {record for record, by in self._words.items() if any(by.values())}
 
     def last(self, record: str) -> dict[str, Word]:
-        """Reviewer → the last decision on this id."""
-        return {who: words[-1] for who, words in self._words.get(record, {}).items() if words}
+        """Reviewer → the last decision on this id; `skip` only of those who have said nothing else."""
+        by = self._words.get(record, {})
+        return {who: max(words, key=attrgetter("weight")) for who, words in by.items() if words}
 
     def flagged_by(self, record: str) -> set[str]:
         """Who has flagged this id, whatever they said later."""
@@ -155,21 +166,44 @@ class Decisions:
 
 
 def whole_decisions(path: Path, said: bytes) -> list[Decision]:
-    """All decisions of the content of a file; a line that a killed process left unfinished is none.
+    """All decisions of the content of a file; an unfinished line of a killed process is none (see `is_unfinished`).
 
     Raises:
-        UserError: a whole line is no decision: what it says, such as that a record is rejected, would not count.
+        UserError: a whole line is no decision, or has the name of another one: what it says, such as that a record is
+            rejected, would not count.
     """
-    lines = said.split(b"\n")[:-1]
-    decisions = [read_decision(line) for line in lines]
-    bad = [i for i, (line, found) in enumerate(zip(lines, decisions, strict=True), 1) if found is None and line.strip()]
+    lines = said.split(b"\n")
+    if is_unfinished(said):
+        lines.pop()
+    found: dict[str, Decision] = {}
+    bad = []
+    for i, line in enumerate(lines, 1):
+        decision = read_decision(line)
+        if decision is None:
+            bad += [i] if line.strip() else []
+        elif _says(found.setdefault(decision.name, decision)) != _says(decision):
+            bad.append(i)
     if bad:
         named = ", ".join(map(str, bad[:_MOST_LINES])) + (" and others" if len(bad) > _MOST_LINES else "")
         raise UserError(
-            f"{path} holds {counted(len(bad), 'line')} that cannot be read as decisions: {named}. "
-            "What they say would not count. Correct the lines or take them out, or use the version that wrote them."
+            f"{path} holds {counted(len(bad), 'line')} that cannot be read as decisions: {named}. What they say would "
+            "not count. Correct the lines (each needs a name of its own) or take them out, or use the version that "
+            "wrote them."
         )
-    return [found for found in decisions if found is not None]
+    return [*found.values()]
+
+
+def is_unfinished(said: bytes) -> bool:
+    """Whether the content of a file ends in a part of a line, as a killed process leaves it; it counts as nothing.
+
+    A whole line without a newline, as editors may leave it, is none.
+    """
+    rest = said[said.rfind(b"\n") + 1 :]
+    return bool(rest.strip()) and not is_json(rest)
+
+
+def _says(decision: Decision) -> tuple[str, str, JsonObject | None]:
+    return decision.record, decision.verdict, decision.edited
 
 
 def read_decision(line: bytes) -> Decision | None:

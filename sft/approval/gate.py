@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 
 from sft.approval.approved import approvals, records_to_train
-from sft.approval.decisions import Decision, whole_decisions
+from sft.approval.decisions import Decision, is_unfinished, whole_decisions
 from sft.approval.opinions import Opinions
 from sft.approval.own_files import RECORDS
 from sft.approval.record_order import by_sample
@@ -41,7 +41,7 @@ from sft.errors import UserError
 from sft.json_lines import json_line
 from sft.printable import counted
 
-_VERSION = 1
+_VERSION = 2
 
 
 class Gated(NamedTuple):
@@ -94,7 +94,8 @@ def _pass(source: SourceConfig, data: DataConfig) -> tuple[Path, Mapping[str, An
         if not is_published(final):
             _publish(final, place, rule, whole_decisions(place.decisions, said), about)
     manifest = read_manifest(final)
-    return final / RECORDS, {name: value for name, value in manifest.items() if name not in ("kind", "files")}
+    facts = {name: value for name, value in manifest.items() if name not in ("kind", "files")}
+    return final / RECORDS, {**facts, **({"is_unfinished": True} if is_unfinished(said) else {})}
 
 
 def _publish(

@@ -14,8 +14,6 @@ from sft.json_lines import from_json, without_nan
 from sft.schema import JsonObject
 
 COLUMN = "approval"
-_MADE_BY = ("recipe", "teacher")
-"""The parts of a provenance that say that a teacher has made the record (`sft.draft.Provenance`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +61,6 @@ def approval_of(fields: JsonObject) -> Approval | None:
 def content_id(fields: JsonObject) -> str:
     """The id of a record as it is once it is written and read again."""
     return identity(without_nan(fields))
-
-
-def is_made(fields: JsonObject) -> bool:
-    """Whether a teacher has made the record, as its provenance says."""
-    provenance = fields.get("provenance")
-    return isinstance(provenance, Mapping) and all(provenance.get(name) for name in _MADE_BY)
 
 
 def why_unapproved(fields: JsonObject) -> str:

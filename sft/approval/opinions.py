@@ -22,8 +22,9 @@ class Opinion:
     flagged_by: frozenset[str]
     """Whoever has flagged a version cannot approve it alone, whatever they said later."""
     decided_by: frozenset[str]
-    """Whose last word is any but `skip`."""
+    """Who has said anything but `skip`."""
     skipped_by: frozenset[str]
+    """Who has said nothing else."""
 
     @property
     def state(self) -> State:
@@ -48,7 +49,7 @@ def opinion_of(record: str, decisions: Decisions) -> Opinion:
     for version in versions:
         flagged |= decisions.flagged_by(version)
         for reviewer, word in decisions.last(version).items():
-            if reviewer not in words or word.place > words[reviewer].place:
+            if reviewer not in words or word.weight > words[reviewer].weight:
                 words[reviewer] = word
     accepted, rejected = set(), set()
     for reviewer, word in words.items():

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sft.approval.own_files import DECISIONS, RECORDS
-from sft.draft import record_id
+from sft.draft import is_made, record_id
 from sft.errors import UserError
 from sft.schema import JsonObject
 
-_NOT_TRAINED = ("id", "provenance", "evidence", "approval")
 _MOST_RARE = 0.5
 _BEGINS, _MESSAGES = b'{"id": "', b'", "messages": ['
 _ID_END = len(_BEGINS) + 24
@@ -78,14 +77,17 @@ def find_place(data: Path) -> Place:
     """The files of DATA.
 
     Raises:
-        UserError: it is neither a folder with records nor a file.
+        UserError: it is neither a folder with records nor a file, or nobody here may look.
     """
-    if data.is_dir():
-        if not (data / RECORDS).is_file():
-            raise UserError(f"{data} has no {RECORDS}: give a folder of `sft construct`, or a file of JSON lines.")
-        data = data / RECORDS
-    if not data.is_file():
-        raise UserError(f"{data} is not there: give a folder of `sft construct`, or a file of JSON lines.")
+    needed = "give a folder of `sft construct`, or a file of JSON lines."
+    try:
+        is_folder = data.is_dir()
+        is_file = (data / RECORDS if is_folder else data).is_file()
+    except OSError as error:
+        raise UserError(f"{data} cannot be read: {error.strerror or error}.") from error
+    if not is_file:
+        raise UserError(f"{data} has no {RECORDS}: {needed}" if is_folder else f"{data} is not there: {needed}")
+    data = data / RECORDS if is_folder else data
     name = DECISIONS if data.name == RECORDS else f"{data.name.removesuffix('.jsonl')}.{DECISIONS}"
     return Place(data, data.with_name(name))
 
@@ -105,22 +107,18 @@ def open_records(path: Path, *, trust: bool = False) -> RecordSet:
     # Each in a list of its own: the collector of cycles would look at very many tuples, again and again.
     ids, names, doubts, offsets = list[str](), list[str](), list[float](), list[int]()
     tasks: dict[bytes, str] = {}
-    try:
-        with path.open("rb") as file:
-            for line in file:
-                known = _glance(line, tasks) if trust else None
-                if known is None and (fields := _parsed(line)) is not None:
-                    known = identity(fields), task_of(fields), _doubt(_scores(fields))
-                if known is not None:
-                    ids.append(known[0])
-                    names.append(known[1])
-                    doubts.append(known[2])
-                    offsets.append(offset)
-                elif not line.isspace():
-                    unreadable += 1
-                offset += len(line)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    for line in _lines(path):
+        known = _glance(line, tasks) if trust else None
+        if known is None and (fields := _parsed(line)) is not None:
+            known = identity(fields), task_of(fields), _doubt(_scores(fields))
+        if known is not None:
+            ids.append(known[0])
+            names.append(known[1])
+            doubts.append(known[2])
+            offsets.append(offset)
+        elif not line.isspace():
+            unreadable += 1
+        offset += len(line)
     if not ids:
         raise UserError(f"{path} holds no record: each line has to be a JSON object.")
     sizes = Counter(names)
@@ -131,20 +129,39 @@ def open_records(path: Path, *, trust: bool = False) -> RecordSet:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, JsonObject | None]]:
-    """The offset and the fields of each line that is not blank; None for one that is no JSON object."""
+    """The offset and the fields of each line that is not blank; None for one that is no JSON object.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     offset = 0
-    with path.open("rb") as file:
-        for line in file:
-            if not line.isspace():
-                yield offset, _parsed(line)
-            offset += len(line)
+    for line in _lines(path):
+        if not line.isspace():
+            yield offset, _parsed(line)
+        offset += len(line)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            yield from file
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def identity(fields: JsonObject) -> str:
-    """The id of a record by what is trained of it, in any format; a written `id` does not count."""
-    if isinstance(fields.get("messages"), list):
-        return record_id(fields)
-    return record_id({"messages": {name: value for name, value in fields.items() if name not in _NOT_TRAINED}})
+    """The id of a record by all that may be trained of it, in any format.
+
+    A source may name any column, for a text or for the task. So every field counts but those that stand beside: a
+    written `id`, an `approval`, a `provenance`, and the `evidence` of a record that a teacher has made.
+    """
+    beside = {"id", "approval", *(name for name in _beside_a_draft(fields) if isinstance(fields.get(name), Mapping))}
+    trained = {name: value for name, value in fields.items() if name not in beside}
+    return record_id(trained if isinstance(fields.get("messages"), list) else {"messages": trained})
+
+
+def _beside_a_draft(fields: JsonObject) -> tuple[str, ...]:
+    return ("provenance", "evidence") if is_made(fields) else ("provenance",)
 
 
 def task_of(fields: JsonObject) -> str:

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sft.approval.mark import Approval, approval_of, is_made, why_unapproved
+from sft.approval.mark import Approval, approval_of, why_unapproved
 from sft.approval.own_files import construction_of
 from sft.config import SourceConfig
 from sft.data.reading.sources import read_records
+from sft.draft import is_made
 from sft.errors import UserError
 from sft.printable import counted
 from sft.schema import JsonObject, Record

@@ -25,6 +25,8 @@ class MadeRow:
     approved_by: str
     left_out: str
     """Those of the source that are not trained, by what people say of them; empty where it is not known."""
+    is_unfinished: bool = False
+    """Whether the decisions end in a part of a line."""
 
     @property
     def warning(self) -> str:
@@ -39,7 +41,13 @@ class MadeRow:
         parts = [f"made by {self.made_by}"] if self.made_by else []
         parts += [f"approved by {self.approved_by}"] if self.approved_by else []
         parts += [f"not trained: {self.left_out}"] if self.left_out else []
+        parts += ["the last line of the decisions is unfinished and does not count"] if self.is_unfinished else []
         return f"made data of {self.source}: {counted(self.num, 'record')}; {'; '.join(parts)}"
+
+
+def made_of_models(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What the models of a run are trained on that was made: what they begin with, then the run's own sources."""
+    return {**manifest.get("made_before", {}), **manifest.get("made", {})}
 
 
 def made_rows(made: Mapping[str, Any]) -> list[MadeRow]:
@@ -52,6 +60,7 @@ def made_rows(made: Mapping[str, Any]) -> list[MadeRow]:
             _made_by(about),
             _approved_by(about),
             ", ".join(f"{num:,} {state}" for state, num in about.get("left_out", {}).items()),
+            about.get("is_unfinished", False),
         )
         for name, about in made.items()
     ]

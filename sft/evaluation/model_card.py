@@ -16,7 +16,7 @@ from sft.atomic_files import read_json
 from sft.config import BudgetConfig, SftConfig
 from sft.data.token_store import TokenStore
 from sft.errors import UserError
-from sft.evaluation.made_data import made_rows
+from sft.evaluation.made_data import made_of_models, made_rows
 from sft.evaluation.scores import read_evaluation
 from sft.markdown import Markdown, markdown_environment
 from sft.printable import counted
@@ -36,7 +36,7 @@ def model_card(config: SftConfig, store: TokenStore, stage: StageFolder, step: i
     """
     run = RunFolder(config.run.dir)
     manifest = _manifest(run)
-    made = made_rows({**manifest.get("made_before", {}), **manifest.get("made", {})})
+    made = made_rows(made_of_models(manifest))
     return (
         markdown_environment("sft.evaluation")
         .get_template("model_card.md.j2")

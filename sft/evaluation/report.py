@@ -17,7 +17,7 @@ from sft.atomic_files import write_text
 from sft.errors import UserError
 from sft.evaluation import plots
 from sft.evaluation.answers_page import asked_in, write_answers
-from sft.evaluation.made_data import made_rows
+from sft.evaluation.made_data import made_of_models, made_rows
 from sft.evaluation.report_answers import answer_facts, answers_part
 from sft.evaluation.run_records import RunRecords, StageRecord, read_run
 from sft.evaluation.score_rows import rows_of, title_of, total_of
@@ -65,7 +65,7 @@ def render_report(run: RunFolder, read: RunRecords | None = None) -> str:
         throughput=_throughput(records),
         manifest_text=json.dumps(records.manifest, indent=1, ensure_ascii=False) if records.manifest else "",
         notes=_notes(records.stages),
-        made=made_rows({**records.manifest.get("made_before", {}), **records.manifest.get("made", {})}),
+        made=made_rows(made_of_models(records.manifest)),
         history=_history(records),
     )
 

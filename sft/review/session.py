@@ -110,9 +110,13 @@ class ReviewSession:
         Raises:
             UserError: the file cannot be read any more.
         """
-        records = open_records(self._records.path)
         with self._lock:
-            if records.entries != self._records.entries:
+            stamp = self._stamp
+        records = open_records(self.place.records)
+        with self._lock:
+            # Of another file that came meanwhile, the ids are looked at when it is opened.
+            is_same_file = self._stamp == stamp == _stamp(self.place.records)
+            if is_same_file and records.entries != self._records.entries:
                 self._begin(records)
 
     def _begin(self, records: RecordSet) -> None:

@@ -35,6 +35,7 @@ from sft.evaluation.model_card import model_card
 from sft.ranks.ranks import OneRank
 from sft.run_folder import RunFolder, StageFolder
 from sft.stage_end import read_stage_end
+from sft.training.run_record import about_model
 
 Wanted = int | Literal["last", "best"]
 """Which checkpoint of a stage: that after so many steps, the newest, or that of the best evaluated step."""
@@ -72,8 +73,13 @@ class RunModel:
 
     @property
     def place(self) -> dict[str, Any]:
-        """What a model folder's manifest says of it."""
+        """Where it comes from, as a model folder's manifest says."""
         return {"run": str(self.run.path.resolve()), "stage": self.stage.name, "step": self.step}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """All that it says beside the files."""
+        return {**self.place, **about_model(self.run)}
 
     def folder(self, dtype: str) -> Path:
         """Where it is exported if nobody says where."""
@@ -234,7 +240,7 @@ def export_checkpoint(model: RunModel, reader: CheckpointReader, tokenizer: Any,
         OSError: it cannot be written; nothing is left of it.
     """
     saved, numbers = open_model(model, reader, dtype), getattr(torch, dtype)
-    stop_ids, about = model.stop_ids(tokenizer), About(partial(model.card, model.store()), model.place)
+    stop_ids, about = model.stop_ids(tokenizer), About(partial(model.card, model.store()), model.about)
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = folder.with_name(f".{folder.name}.lock")
     aside = export_aside(folder, _ATTEMPT)

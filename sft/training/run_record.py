@@ -7,11 +7,12 @@ the steps that were trained. What was computed may not.
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from sft.atomic_files import DamagedError, read_json, write_json, write_text
+from sft.atomic_files import MANIFEST, DamagedError, read_json, write_json, write_text
 from sft.config import SftConfig
 from sft.config_effects import Affects, Effect, affects, completed
 from sft.config_file import read_yaml
@@ -78,7 +79,7 @@ def claim_run_folder(run: RunFolder) -> None:
 
 
 def record_made_data(config: SftConfig, made: Mapping[str, Any]) -> None:
-    """Record what the run trains on that was made, and what the runs before it did.
+    """Record what the run trains on that was made, and what the model that it begins with was trained on.
 
     Args:
         config: of the run, whose folder is claimed.
@@ -88,8 +89,29 @@ def record_made_data(config: SftConfig, made: Mapping[str, Any]) -> None:
         UserError: it cannot be written.
     """
     run = RunFolder(config.run.dir)
-    before = {} if config.from_ is None else _made_before(run, RunFolder(config.from_.run))
-    _record(run, {"made": made, "made_before": before})
+    _record(run, {"made": made, "made_before": _made_before(run, config)})
+
+
+def made_until(run: RunFolder) -> dict[str, Any]:
+    """What the models of a run were trained on that was made, by it and before it: name of run and source → see `made`.
+
+    Two runs may have the same name: then the later one has a number.
+    """
+    content = _manifest(run)
+    found = dict(content.get("made_before", {}))
+    for source, about in content.get("made", {}).items():
+        label, number = f"{run.path.name}: {source}", 1
+        while label in found:
+            number += 1
+            label = f"{run.path.name} ({number}): {source}"
+        found[label] = about
+    return found
+
+
+def about_model(run: RunFolder) -> dict[str, Any]:
+    """What the manifest of each model of a run says of made data: nothing where there is none."""
+    made = made_until(run)
+    return {"made": made} if made else {}
 
 
 def _record(run: RunFolder, content: Mapping[str, Any]) -> None:
@@ -101,13 +123,30 @@ def _record(run: RunFolder, content: Mapping[str, Any]) -> None:
         raise UserError(f"run.dir: {run.path} cannot be written: {error.strerror}. Give a writable folder.") from error
 
 
-def _made_before(run: RunFolder, other: RunFolder) -> dict[str, Any]:
-    """What the run that this one begins with has trained on that was made; as it was recorded, if that run is gone."""
-    if not is_claimed(other):
-        return dict(_manifest(run).get("made_before", {}))
-    content = _manifest(other)
-    own = {f"{other.path.name}: {name}": about for name, about in content.get("made", {}).items()}
-    return {**content.get("made_before", {}), **own}
+def _made_before(run: RunFolder, config: SftConfig) -> Mapping[str, Any]:
+    """What the model that a run begins with was trained on that was made.
+
+    Its run knows more than its folder: what was recorded since. If both are gone, what this run has recorded counts.
+    """
+    start = config.from_
+    if start is None:
+        return _made_of_model(config.model.path) or {}
+    if is_claimed(other := RunFolder(start.run)):
+        return made_until(other)
+    made = _made_of_model(start.model or config.model.path)
+    return _manifest(run).get("made_before", {}) if made is None else made
+
+
+def _made_of_model(path: str) -> Mapping[str, Any] | None:
+    """What the folder of a model says of it; None where no run has made it, or it is not here."""
+    try:
+        content = read_json(Path(path).expanduser() / MANIFEST)
+    except (OSError, RuntimeError, DamagedError):
+        return None
+    if not isinstance(content, Mapping) or content.get("kind") != "model":
+        return None
+    made = content.get("made", {})
+    return made if isinstance(made, Mapping) else None
 
 
 def _manifest(run: RunFolder) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from sft.ranks.agreement import any_rank
 from sft.run_folder import RunFolder, StageFolder, check_of
 from sft.stage_end import BestStep, StageEnd, end_in_words, write_stage_end
 from sft.training.decisions import Decisions
+from sft.training.run_record import about_model
 from sft.training.stage_checkpoints import load_step
 from sft.training.stage_inputs import StageInputs
 
@@ -75,7 +76,8 @@ def end_stage(
     is_first, dtype = attempt.ranks.world.is_first, getattr(torch, config.model.dtype)
     attempt.heartbeat.enter("export")
     stop_ids = learned_stop_ids(inputs.store, control_ids(inputs.tokenizer)) if is_first else ()
-    about = About(partial(model_card, config, inputs.store, folder, num_steps, is_end=True))
+    made = about_model(RunFolder(config.run.dir))
+    about = About(partial(model_card, config, inputs.store, folder, num_steps, is_end=True), made)
     export_model(engine, inputs.tokenizer, folder.model, dtype, attempt.number, stop_ids, about)
     best, rule = None, config.checkpoint.best
     gone: list[int] = []
@@ -86,7 +88,7 @@ def end_stage(
                 gone.append(step)
                 continue
             attempt.heartbeat.enter("export")
-            about = About(partial(model_card, config, inputs.store, folder, step, is_end=False), {"step": step})
+            about = About(partial(model_card, config, inputs.store, folder, step, is_end=False), {"step": step, **made})
             export_model(engine, inputs.tokenizer, folder.best_model, dtype, attempt.number, stop_ids, about)
         best = BestStep(step, value, rule.score, rule.task, tuple(gone))
         break

@@ -35,6 +35,7 @@ from sft.model.attention import layout_of
 from sft.progress import Tell
 from sft.questions.question_set import make_questions, open_questions, question_inputs
 from sft.ranks.ranks import OneRank
+from sft.run_claim import measuring_in
 from sft.run_folder import RunFolder
 from sft.scoring.metric import Metric
 from sft.training.asked import AskedQuestions
@@ -106,8 +107,7 @@ def prepare_measurement(
     recipe = StoreRecipe.of(config.data, config.model)
     store = build_store(recipe, report, executor)
     folder = RunFolder(config.run.dir).asked(fingerprint(question_inputs(config, store))[:12])
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with measuring_in(folder):
         packs = folder / "packs"
         if not is_published(packs):
             publish_heldout(packs, config, store, heldout_inputs(config, store))

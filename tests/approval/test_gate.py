@@ -2,7 +2,7 @@
 
 import json
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from sft.approval.mark import Approval, approval_of, marked
 from sft.approval.record_set import identity
 from sft.config import DataConfig
 from sft.errors import UserError
+from sft.evaluation.made_data import made_rows
 from tests.approval.reviewed import constructed, draft, edit, say
 from tests.approval.test_decisions import decision
 
@@ -61,6 +62,20 @@ def test_what_is_approved_is_read_and_each_line_of_the_file_is_counted_once(tmp_
     facts = gated.passed["s0"]
     assert facts["left_out"] == {"rejected": 1, "flagged": 1, "open": 1, "equal": 1, "unreadable": 1}
     assert facts["num_read"] == facts["num_passed"] + sum(facts["left_out"].values()) == 8
+
+
+def test_a_column_that_is_trained_and_was_changed_after_its_approval_is_not_read(tmp_path: Path) -> None:
+    folder = constructed(tmp_path / "made", 2)
+    kind = [{**draft(i), "system": "You are kind."} for i in range(2)]
+    (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in kind))
+    for i in range(2):
+        DecisionFile(folder / "decisions.jsonl").append(decision(str(i), identity(kind[i]), "accept", "kim"))
+    assert gate(tmp_path, folder).passed["s0"]["num_passed"] == 2
+    rude = {**kind[1], "system": "You are rude."}
+    (folder / "records.jsonl").write_text(json.dumps(kind[0]) + "\n" + json.dumps(rude) + "\n")
+    gated = gate(tmp_path, folder)
+    assert gated.passed["s0"]["left_out"] == {"open": 1}
+    assert "rude" not in Path(gated.data.sources[0].path).read_text()
 
 
 def test_each_record_that_is_read_says_who_approved_it(tmp_path: Path) -> None:
@@ -166,6 +181,37 @@ def test_a_decision_that_cannot_be_read_is_refused_since_it_may_reject(tmp_path:
     assert "2 lines that cannot be read as decisions: 2, 3" in text
     path.write_bytes(whole + b'{"name": "2", "rec')
     assert trained(gate(tmp_path, folder)) == ["1 2 0"], "half a line of a killed process is no decision"
+    (row,) = made_rows(gate(tmp_path, folder).passed)
+    assert "the last line of the decisions is unfinished" in str(row)
+
+
+def test_a_last_line_without_a_newline_counts_and_the_next_decision_leaves_it_there(tmp_path: Path) -> None:
+    folder = constructed(tmp_path / "made")
+    say(folder, [0, 1], "accept")
+    path = folder / "decisions.jsonl"
+    by_hand = json.dumps(asdict(decision("by hand", identity(draft(1)), "reject", "lee")))
+    path.write_bytes(path.read_bytes() + by_hand.encode())
+    assert trained(gate(tmp_path, folder)) == ["1 2 0"]
+    reader = DecisionFile(path)
+    assert [one.name for one in reader.read_new()][2:] == ["by hand"]
+    say(folder, [2], "accept")
+    assert trained(gate(tmp_path, folder)) == ["1 2 0", "1 2 2"]
+    assert [one.name for one in reader.read_new()] == ["by hand", "kimaccept2"]
+    path.write_bytes(path.read_bytes() + b'{"name": "typo", "verdict": "rejct"}')
+    assert "1 line that cannot be read as decisions: 5" in refused(tmp_path, folder)
+    say(folder, [3], "accept")
+    assert "1 line that cannot be read as decisions: 5" in refused(tmp_path, folder), "nothing is deleted"
+
+
+def test_a_line_that_was_copied_with_its_name_and_says_something_else_is_refused(tmp_path: Path) -> None:
+    folder = constructed(tmp_path / "made")
+    say(folder, [0, 1], "accept")
+    path = folder / "decisions.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + whole)
+    assert trained(gate(tmp_path, folder)) == ["1 2 0", "1 2 1"], "the same twice counts once"
+    path.write_text(whole + whole.replace('"accept"', '"reject"'))
+    assert "2 lines that cannot be read as decisions: 3, 4" in refused(tmp_path, folder)
 
 
 def test_a_file_of_another_tool_is_reviewed_in_the_same_way(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from sft.approval.mark import Approval, approval_of, content_id, is_made, marked, why_unapproved
+from sft.approval.mark import Approval, approval_of, content_id, marked, why_unapproved
+from sft.draft import is_made
 from tests.approval.reviewed import draft
 
 
@@ -20,7 +21,7 @@ def test_a_mark_reads_back_and_holds() -> None:
     assert approval_of({**approved(), "evidence": {"passage": "more"}}), "it is not trained"
 
 
-@pytest.mark.parametrize("column", ["messages", "task", "tools"])
+@pytest.mark.parametrize("column", ["messages", "task", "tools", "system"])
 def test_what_is_trained_cannot_be_changed_under_a_mark(column: str) -> None:
     changed = {**approved(), column: draft(2)["messages"] if column == "messages" else "other"}
     assert approval_of(changed) is None

@@ -22,8 +22,9 @@ def test_the_id_is_that_of_the_draft_and_a_written_one_does_not_count() -> None:
     draft = Draft(turns, "t", Provenance("self_instruct", "m", "p"), evidence={"passage": "x"})
     content = json.loads(json.dumps(draft.as_json()))
     assert identity(content) == draft.id
-    assert identity({**content, "id": "forged", "provenance": {}, "evidence": {}}) == draft.id
+    assert identity({**content, "id": "forged", "evidence": {"passage": "y"}, "approval": {"rule": "each"}}) == draft.id
     assert identity({**content, "task": "other"}) != draft.id
+    assert draft.id == "152d5d5d26341372906893e1", "people's decisions name it"
 
 
 def test_the_id_of_another_format_follows_every_field_but_what_stands_beside() -> None:
@@ -34,6 +35,45 @@ def test_the_id_of_another_format_follows_every_field_but_what_stands_beside() -
         == identity({"output": "a", "instruction": "q"})
     )
     assert identity(fields) != identity({**fields, "output": "b"})
+
+
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+PROVENANCES = [None, {"recipe": "r", "teacher": "t"}, {"scores": {"judge": 1}}, "a book"]
+VALUES = st.sampled_from(["x", "y", 1, True, ["x"], {"x": 1}])
+NAMES = st.sampled_from(["system", "prompt", "evidence", "topic", "task", "tools", "input", "provenance"])
+
+
+@given(st.booleans(), st.sampled_from(PROVENANCES), st.dictionaries(NAMES, VALUES), NAMES, VALUES)
+@settings(max_examples=300)
+def test_the_id_follows_each_column_that_a_source_may_name_in_any_format(
+    has_turns, provenance, more, name, value
+) -> None:
+    turns = {"messages": TURNS} if has_turns else {"instruction": "q", "output": "a"}
+    fields = {**turns, "provenance": provenance, **more}
+    changed = {**fields, name: value}
+    is_made = isinstance(fields["provenance"], dict) and "teacher" in fields["provenance"]
+    stands_beside = (name == "provenance" and not isinstance(value, str | list)) or (name == "evidence" and is_made)
+    if fields.get(name) != value and not stands_beside:
+        assert identity(changed) != identity(fields)
+
+
+@given(st.dictionaries(st.sampled_from(["system", "evidence", "prompt", "n"]), st.sampled_from(["", "x", "a\nb"])))
+@settings(max_examples=60)
+def test_each_text_that_can_be_edited_is_a_part_of_the_id(more) -> None:
+    thought = {"role": "assistant", "content": "a", "reasoning_content": "so"}
+    for fields in ({"messages": [TURNS[0], thought], **more}, {"instruction": "q", "output": "a", **more}):
+        for text in texts_of(fields):
+            assert identity(edited(fields, {text.place: text.text + "!"})) != identity(fields), text.place
+
+
+def test_an_edit_of_the_system_column_makes_another_record_which_is_what_is_trained(tmp_path: Path) -> None:
+    rude = {"messages": TURNS, "task": "t", "system": "You are rude."}
+    session = ReviewSession(find_place(write_records(tmp_path, [rude])), "kim", Setting())
+    shown = session.next("w")["record"]["id"]
+    session.decide({"name": "1", "record": shown, "verdict": "edit", "texts": {"system": "You are kind."}}, "w")
+    (approved,) = session.approved()
+    assert approved["system"] == "You are kind."
+    assert session.progress()["total"]["edited"] == 1
 
 
 def test_lines_are_found_again_equal_ones_once_and_those_that_are_no_record_counted(tmp_path: Path) -> None:

@@ -27,7 +27,26 @@ def test_one_reviewer_approves_and_one_who_rejects_prevents_it() -> None:
     assert state(("kim", "accept"), ("lee", "reject")) == "rejected"
     assert state(("kim", "accept"), ("lee", "reject"), ("lee", "undo")) == "accepted"
     assert state(("kim", "reject"), ("kim", "accept")) == "accepted"
-    assert state(("kim", "accept"), ("kim", "skip")) == "open"
+
+
+def test_who_skips_a_record_that_they_have_decided_on_takes_nothing_back() -> None:
+    for verdict, expected in (("accept", "accepted"), ("reject", "rejected"), ("edit", "edited"), ("flag", "flagged")):
+        assert state(("kim", verdict), ("kim", "skip")) == expected
+        assert state(("kim", verdict), ("kim", "skip"), ("kim", "undo")) == expected, "the skip is taken back"
+        assert state(("kim", verdict), ("kim", "skip"), ("kim", "undo"), ("kim", "undo")) == "open"
+    assert state(("kim", "skip"), ("kim", "accept"), ("kim", "reject")) == "rejected"
+    said = [
+        decision("1", "a", "reject"),
+        decision("2", "a", "edit", "lee", "x"),
+        decision("3", made("x"), "skip"),
+    ]
+    opinion = opinion_of("a", Decisions(said))
+    assert (opinion.state, opinion.skipped_by) == ("rejected", set()), "another version of it"
+    records = [f"r{i}" for i in range(300)]
+    some = [decision(name, name, "accept") for name in records[:90]]
+    some += [decision("no", "r200", "reject"), decision("later", "r200", "skip")]
+    passed = {*approved(records, on(Decisions(some)), 0.05)}
+    assert passed == {*records} - {"r200"}
 
 
 def test_what_is_flagged_needs_somebody_else() -> None:

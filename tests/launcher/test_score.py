@@ -66,6 +66,21 @@ def test_inspect_and_the_report_show_it(config: Path, capsys: pytest.CaptureFixt
     assert 'id="difficulty-' in page
 
 
+@pytest.mark.parametrize("command", ["score", "evaluate"])
+def test_a_run_folder_that_cannot_be_written_is_one_message(
+    config: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert main([command, str(config), f"run.dir={config}/run"]) == 2
+    said = capsys.readouterr()
+    assert f"run.dir: {config}/run/evaluations/" in said.err
+    assert "cannot be written: Not a directory" in said.err
+
+
+def test_a_run_folder_is_tried_before_the_data_is_prepared(config: Path, tmp_path: Path) -> None:
+    assert main(["score", str(config), f"run.dir={config}/run", f"data.cache_dir={tmp_path}"]) == 2
+    assert not [*tmp_path.glob("tokens/*")]
+
+
 def test_a_model_that_is_not_there_is_one_message(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", str(config), "--model", "words"]) == 2
     assert "this stage of" in capsys.readouterr().err

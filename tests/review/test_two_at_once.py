@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from sft.approval.record_set import find_place
+from sft.approval.record_set import RecordSet, find_place, open_records
 from sft.review.session import Refused, ReviewSession, Setting
 from tests.construction.teaching import FEW_SHOT, NO_FILTERS, lines_of, run, section, teach
 from tests.endpoint.chat_server import chat_server
-from tests.review.served import read_decisions
+from tests.review.served import read_decisions, record, write_records
 
 NUMS = (10, 20, 40, 70)
 
@@ -104,3 +104,24 @@ def test_what_was_decided_holds_only_for_what_was_seen(tmp_path: Path) -> None:
         session.next("w")
     written(["a"])
     assert session.progress()["total"]["accepted"] == 1
+
+
+def test_ids_that_were_looked_at_in_an_older_file_do_not_take_the_place_of_a_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(num: int) -> None:
+        write_records(tmp_path / "aside", [record(f"q {i}", "a") for i in range(num)])
+        (tmp_path / "aside" / "records.jsonl").replace(tmp_path / "records.jsonl")
+
+    def open_while_another_comes(path: Path, **options: bool) -> RecordSet:
+        monkeypatch.undo()
+        found = open_records(path, **options)
+        written(3)
+        assert session.progress()["num"] == 3
+        return found
+
+    written(2)
+    session = ReviewSession(find_place(tmp_path), "kim", Setting(), trust=True)
+    monkeypatch.setattr("sft.review.session.open_records", open_while_another_comes)
+    session.check_ids()
+    assert session.progress()["num"] == 3

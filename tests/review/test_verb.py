@@ -1,6 +1,7 @@
 """`sft review` without a browser: the state as a table, other tools, and one message for each mistake."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import pytest
 
 from launcher.cli import main
 from sft.approval.decisions import DecisionFile
-from sft.approval.record_set import open_records
+from sft.approval.record_set import find_place, open_records
+from sft.review.session import ReviewSession, Setting
 from tests.approval.test_decisions import decision
 from tests.review.served import record, write_records
+from tests.test_run_claim import as_nobody
 
 
 @pytest.fixture
@@ -49,6 +52,8 @@ def test_the_table_says_what_is_approved(folder: Path, capsys: pytest.CaptureFix
     assert main(["review", str(folder), "--status"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "1 line that cannot be read as decisions: 20. What they say would not count." in text
+    assert "The last line of" in text
+    assert "is unfinished" in text
     assert "Approved one by one: 8 records." in text
 
 
@@ -94,6 +99,7 @@ def test_records_go_to_another_tool_and_come_back(folder: Path, capsys: pytest.C
         (["made", "--port", "99999"], "port 99999 cannot be used"),
         (["wrong.jsonl", "--status"], "holds no record"),
         (["blocked.jsonl", "--status"], "blocked.decisions.jsonl cannot be read"),
+        (["x" * 300, "--status"], "cannot be read: File name too long"),
     ],
 )
 def test_one_message_for_a_mistake(
@@ -109,6 +115,21 @@ def test_one_message_for_a_mistake(
     Path("blocked.decisions.jsonl").mkdir()
     assert main(["review", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_records_that_may_not_be_read_are_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    folder = Path("folder")
+    folder.mkdir(mode=0o755)
+    path = folder / "secret.jsonl"
+    path.write_text('{"instruction": "q", "output": "a"}\n')
+    path.chmod(0o600)
+    said = as_nobody(lambda: ReviewSession(find_place(path), "kim", Setting()))
+    assert said == f"{path} cannot be read: Permission denied."
+    folder.chmod(0o700)
+    assert as_nobody(lambda: find_place(path)) == f"{path} cannot be read: Permission denied."
 
 
 @pytest.mark.parametrize("bound", ["0", "1.5", "x"])

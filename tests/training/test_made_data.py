@@ -1,6 +1,7 @@
 """What a run trains on that was made is in its manifest, its report and the card of each model that it exports."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from launcher.cli import main
 from launcher.command_line import build_parser, parse
 from launcher.console import build_console
 from launcher.preparation import prepare
-from sft.atomic_files import read_json
+from sft.atomic_files import read_json, write_json
 from sft.config import SftConfig
 from sft.config_arguments import overrides_of
 from sft.data.preparation import prepare_store
 from sft.errors import UserError
+from sft.evaluation.made_data import made_of_models, made_rows
 from sft.evaluation.model_card import model_card
 from sft.evaluation.report import render_report
 from sft.job_config import load_job
@@ -26,7 +28,7 @@ from sft.training.attempt import begin_attempt
 from sft.training.control_signals import ControlSignals
 from sft.training.curriculum import run_curriculum
 from sft.training.run_context import RunContext
-from sft.training.run_record import check_run
+from sft.training.run_record import check_run, claim_run_folder, record_made_data
 from sft.training.workload import prepare_workload
 from sft.verification.run_check import verify_run
 from tests.approval.reviewed import constructed, say
@@ -113,6 +115,42 @@ def test_the_exported_checkpoint_has_the_card_of_the_end(
 ) -> None:
     assert main(["export", str(run.path), "--to", str(tmp_path / "model")]) == 0, capsys.readouterr()
     assert (tmp_path / "model" / "README.md").read_text() == card_of(run)
+
+
+def began_with(job: dict[str, Any], folder: Path, **more: Any) -> dict[str, Any]:
+    """What is known to be made of a run in this folder that begins with another and trains on nothing made."""
+    data = {**job["data"], "sources": job["data"]["sources"][:2]}
+    config = SftConfig.model_validate({**job, "run": {**job["run"], "dir": str(folder)}, "data": data, **more})
+    claim_run_folder(RunFolder(folder))
+    record_made_data(config, {})
+    return dict(read_json(RunFolder(folder).manifest).get("made_before", {}))
+
+
+def test_a_model_says_what_it_was_trained_on_to_runs_that_load_its_folder(
+    run: RunFolder, job: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(run.stage(0, "broad").model, tmp_path / "model")
+    model = {**job["model"], "path": str(tmp_path / "model")}
+    assert began_with(job, tmp_path / "next", model=model) == {"run: made": read_json(run.manifest)["made"]["made"]}
+    assert began_with(job, tmp_path / "first") == {}
+    model = {**job["model"], "path": str(tmp_path)}
+    (tmp_path / "manifest.json").write_text('{"made": {"x": 1}}')
+    assert began_with(job, tmp_path / "foreign", model=model) == {}
+
+
+def test_runs_of_the_same_name_one_after_the_other_are_all_remembered(job: dict[str, Any], tmp_path: Path) -> None:
+    made = [{"num": 9, "num_unreviewed": n} for n in (7, 0, 2)]
+    first, second, third, last = (RunFolder(tmp_path / name / "run") for name in "abcd")
+    for n, (before, one) in enumerate(zip([None, first, second], [first, second, third], strict=True)):
+        start = {"from": {"run": str(before.path), "stage": "broad"}} if before else {}
+        began_with(job, one.path, **start)
+        write_json(one.manifest, {**read_json(one.manifest), "made": {"made": made[n]}})
+    found = began_with(job, last.path, **{"from": {"run": str(third.path), "stage": "broad"}})
+    assert found == {"run: made": made[0], "run (2): made": made[1], "run (3): made": made[2]}
+    rows = made_rows(made_of_models(read_json(last.manifest)))
+    assert [bool(row.warning) for row in rows] == [True, False, True]
+    shutil.rmtree(tmp_path / "c")
+    assert began_with(job, last.path, **{"from": {"run": str(third.path), "stage": "broad"}}) == found, "it is gone"
 
 
 def test_unreviewed_is_said_aloud_and_no_resume_of_the_run(
