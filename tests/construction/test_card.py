@@ -139,7 +139,9 @@ def test_a_review_brings_the_card_up_to_date(tmp_path: Path) -> None:
 
 def test_a_card_says_what_is_open_and_noted(tmp_path: Path) -> None:
     given: list[Outcome] = [Failed("not asked yet", is_final=False), made("a prompt")]
-    card = card_of(folder_of(tmp_path / "made", given, noted={"heldout: shares 13 tokens": 1}))
+    about = {"noted": {"heldout: shares 13 tokens": 1}, "no_seeds": {"a system text": 2000, "tools": 1}}
+    card = card_of(folder_of(tmp_path / "made", given, **about))
+    assert "drawn as seeds, and are none. Not shown: 2,000 with a system text, 1 with tools." in card
     assert "**Not finished:** 1 of 2 records" in card
     assert "Kept all the same: 1 record of which a filter notes: heldout: shares 13 tokens." in card
 
