@@ -72,8 +72,8 @@ def seeds_of(recipe: Recipe, task: str, drawn: TaskSeeds, field: str) -> Sequenc
     where = f" in {', '.join(recipe.seeds)}" if recipe.seeds else ""
     raise UserError(
         f"{field}: there is no record of the task {task!r}{where} that may be shown: one that is trained on, and "
-        f"begins with a text of the user and a text as answer that is learned. {said_of_others(drawn.left_out)}Choose other "
-        f"tasks or seeds."
+        f"begins with a text of the user and a text as answer that is learned. {said_of_others(drawn.left_out)}"
+        f"Choose other tasks or seeds."
     )
 
 

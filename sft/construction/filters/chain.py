@@ -4,7 +4,7 @@
 
 A draft is judged by the filters in their order until one drops it. What all of a pass keep, each is told, so that a
 copy is one of something kept. Near copies are known only when all drafts are judged: until then outcomes lie in a file.
-A dear filter begins a pass of its own: it judges only what those before it keep for good.
+Some filters begin a pass (`begins_pass`): they judge only what those before them keep for good.
 """
 
 import json
@@ -44,9 +44,9 @@ class Filtering:
         Raises:
             UserError: one cannot judge here.
         """
-        dear = [i for i, given in enumerate(filters) if given.is_dear]
-        ends = [*dear, len(filters)]
-        self._passes = [_Pass(filters[a:b], around, opened) for a, b in zip([0, *dear], ends, strict=True)]
+        begins = [i for i, given in enumerate(filters) if given.begins_pass]
+        ends = [*begins, len(filters)]
+        self._passes = [_Pass(filters[a:b], around, opened) for a, b in zip([0, *begins], ends, strict=True)]
         self._scratch = around.scratch
         self.num_made = self.num_kept = 0
         """Drafts that came to the filters, and those that all kept."""
@@ -110,11 +110,11 @@ class _Pass:
         return self.num_made - self.dropped.total()
 
     def judge(self, ended: Iterable[Ended], num: int) -> None:
-        """Judge all; where a dear filter is the first, they are read twice, and hold `num` drafts."""
-        dear = next((given for given, _ in self._judges if given.is_dear), None)
-        if dear is not None:
+        """Judge all; where the first filter began the pass, they are read twice, and hold `num` drafts."""
+        first = next((given for given, _ in self._judges if given.begins_pass), None)
+        if first is not None:
             drafts = (one.outcome for one in ended if isinstance(one.outcome, Draft))
-            self._around.prepare(dear, (draft for draft in drafts if dear.concerns(draft)), num)
+            self._around.prepare(first, (draft for draft in drafts if first.concerns(draft)), num)
         for one, seen in looked_at(self._looking, ended):
             self._verdicts.append(0)
             self._told.append(0)
