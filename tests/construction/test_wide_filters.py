@@ -77,12 +77,12 @@ def test_made_is_kept_and_dropped_and_never_more_than_the_share(
 
 
 def test_the_share_is_one_of_what_copies_keeps(tmp_path: Path) -> None:
-    # Ten pairs are near copies, ten others are only alike.
-    prompts = [
-        *likes(20),
-        *(f"{one} {' '.join(f'own{i}x{j}' for j in range(9))}" for i, one in enumerate(likes(40)[20:])),
-    ]
-    drafts = [draft(prompt, "the answer") for prompt in prompts]
+    def pair(name: str, num_own: int) -> list[str]:
+        common = " ".join(f"{name}{i}" for i in range(60))
+        return [f"{common} {' '.join(f'{name}{side}{i}' for i in range(num_own))}" for side in "ab"]
+
+    near, alike = ([text for i in range(10) for text in pair(f"{kind}{i}x", num)] for kind, num in (("n", 1), ("a", 30)))
+    drafts = [draft(prompt, "the answer") for prompt in [*near, *alike]]
     copies, diversity = ({"similarity_to_existing": None, "near": 0.75}, {"drop_share": 0.1, "at_least": 0.2})
     others = kept(drafts, {"form": False, "copies": copies}, tmp_path)
     assert len(others) == 30
