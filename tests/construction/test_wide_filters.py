@@ -81,8 +81,8 @@ def test_the_share_is_one_of_what_copies_keeps(tmp_path: Path) -> None:
         common = " ".join(f"{name}{i}" for i in range(60))
         return [f"{common} {' '.join(f'{name}{side}{i}' for i in range(num_own))}" for side in "ab"]
 
-    near, alike = ([text for i in range(10) for text in pair(f"{kind}{i}x", num)] for kind, num in (("n", 1), ("a", 30)))
-    drafts = [draft(prompt, "the answer") for prompt in [*near, *alike]]
+    pairs = [pair(f"{kind}{i}x", num) for kind, num in (("n", 1), ("a", 30)) for i in range(10)]
+    drafts = [draft(prompt, "the answer") for one in pairs for prompt in one]
     copies, diversity = ({"similarity_to_existing": None, "near": 0.75}, {"drop_share": 0.1, "at_least": 0.2})
     others = kept(drafts, {"form": False, "copies": copies}, tmp_path)
     assert len(others) == 30
