@@ -113,7 +113,7 @@ def _measured(tmp_path: Path, drafts: list[Draft], loss: float, asked: list[int]
     def measure(groups: Groups) -> Iterator[tuple[list[tuple[str, int]], Floats]]:
         for of, examples in groups:
             asked.append(len(examples))
-            yield of, np.full((len(examples), len(COLUMNS)), loss)
+            yield of, np.tile([1.0 if name.startswith("num") else loss for name in COLUMNS], (len(examples), 1))
 
     losses = DraftLosses(tmp_path / "losses.jsonl", cast(RecordPipeline, _Pipeline()), measure)
     losses.measure(drafts)
