@@ -27,7 +27,7 @@ from sft.construction.construction import (
     plan_work,
     surroundings_of,
 )
-from sft.construction.counts import Counts
+from sft.construction.counts import Counts, said_of_others
 from sft.construction.draft_losses import DraftLosses, Groups
 from sft.construction.filters.difficulty import Difficulty
 from sft.construction.filters.judge import Graded
@@ -175,6 +175,8 @@ def _show_estimate(work: Work, section: ConstructConfig, console: Console) -> No
     for title, num_hidden in work.num_hidden.items():
         text = f"{short_name(title)}: {counted(num_hidden, 'passage')} not shown: held-out examples have the same words"
         console.print(text, highlight=False, markup=False)
+    if not_shown := said_of_others(work.no_seeds):
+        console.print(f"of the records that were drawn as seeds: {not_shown.strip()}", highlight=False, markup=False)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from huggingface_hub import DatasetCardData
 from jinja2 import Environment
 
 from sft.atomic_files import write_text
+from sft.construction.counts import said_of_others
 from sft.construction.filters.registry import FILTERS, VERIFIERS
 from sft.construction.folder import ConstructionFolder
 from sft.construction.outcome_summary import RecipeFacts, Summary, is_constructed, read_summary
@@ -174,6 +175,8 @@ def _limits(summary: Summary) -> Iterator[str]:
         yield f"{manifest['num_not_made'] / wanted:.1%} of what was wanted was not made."
     for what, num in manifest.get("noted", {}).items():
         yield f"Kept all the same: {counted(num, 'record')} of which a filter notes: {what}."
+    if not_shown := said_of_others(manifest.get("no_seeds", {})):
+        yield f"Records that were drawn as seeds, and are none. {not_shown.strip()}"
     num_seeds = sum(manifest.get("sources", {}).values())
     if num_seeds and num_seeds < _FEW_SEEDS * len({task for _, task in summary.num_kept}):
         yield f"There are few seeds: {counted(num_seeds, 'record')} for all tasks together."

@@ -34,12 +34,12 @@ from sft.construction.recipes.recipe import Recipe, Seed
 from sft.construction.recipes.registry import read_recipes
 from sft.construction.replaying import MEASURING, Progress, Replaying
 from sft.construction.request_log import RequestLog, open_log
-from sft.construction.seeds import read_seeds
+from sft.construction.seeds import read_seeds, seeds_of
 from sft.construction.spending import Spending
 from sft.construction.teacher import ServedTeacher, Teacher
 from sft.construction.teacher_choice import judge_of, teachers_of
 from sft.construction.wanted import supervised_by_task, wanted_counts
-from sft.construction.work import Part, Work, seeds_of
+from sft.construction.work import Part, Work
 from sft.data.block_preparer import BlockPreparer
 from sft.data.planning.trainable import trainable_examples
 from sft.data.token_store import TokenStore
@@ -115,7 +115,8 @@ def plan_work(config: SftConfig, construct: ConstructConfig, store: TokenStore, 
         for recipe, counts, material in zip(recipes, wanted, materials, strict=True)
         for task, num in counts.items()
     ]
-    return Work(parts, prompts, config.run.seed, num_hidden)
+    no_seeds = sum((of_task.left_out for of_task in seeds.values()), Counter[str]())
+    return Work(parts, prompts, config.run.seed, num_hidden, no_seeds)
 
 
 def surroundings_of(
@@ -236,6 +237,7 @@ def _about(work: Work, construct: ConstructConfig, asking: Asking, log: RequestL
         "cost": spending.cost,
         "reached": spending.reached,
         "num_passages_not_shown": dict(work.num_hidden),
+        "no_seeds": dict(work.no_seeds),
     }
 
 

@@ -59,3 +59,11 @@ class Counts:
 def _known(reason: str, counted: Mapping[str, int]) -> str:
     """The reason, or that there are too many to list each."""
     return reason if reason in counted or len(counted) < MOST_REASONS else OTHER
+
+
+def said_of_others(left_out: Mapping[str, int]) -> str:
+    """Why records are no seeds, as a sentence with a space behind it; nothing where all are."""
+    if not left_out:
+        return ""
+    whys = ", ".join(f"{num:,} with {why}" for why, num in left_out.items())
+    return f"Not shown: {whys}. "

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from sft.config import SourceConfig
+from sft.construction.folder import written_to
 from sft.construction.offset_table import OffsetTable
 from sft.construction.script import Failed
 from sft.data.record_pipeline import RecordPipeline
 from sft.difficulty.loss_table import COLUMNS, QUOTIENTS, Floats
 from sft.draft import Draft
+from sft.errors import UserError
 from sft.json_lines import json_line, whole_lines
 from sft.schema import Example, Record, RecordLocation
 
@@ -40,22 +42,22 @@ class DraftLosses:
             path: the file, whose name tells the model and everything else that losses depend on.
             pipeline: makes examples as training does.
             measure: loads the model when it is asked.
+
+        Raises:
+            UserError: a line is damaged, or the file cannot be read.
         """
         self._path, self._pipeline, self._measure = path, pipeline, measure
         self._known = OffsetTable()
-        offset = 0
+        self._under_way = set[str]()
+        """Drafts that are being measured: an equal one need not be."""
         if path.is_file():
-            for line in whole_lines(path):
-                self._known.add(_hashed(json.loads(line)["id"]), offset)
-                offset += len(line)
-            with path.open("r+b") as file:  # half a line that a killed process left
-                file.truncate(offset)
+            self._read()
 
     def measure(self, drafts: Iterable[Draft], tell: Callable[[int], None] = lambda num: None) -> None:
         """Measure those that are not known; `tell` is called now and then with how many of the drafts are.
 
         Raises:
-            UserError: the model cannot be loaded.
+            UserError: the model cannot be loaded, or the disk is full.
             TrainingError: the workers are lost.
         """
         num_there, num_before = 0, len(self._known)
@@ -63,7 +65,8 @@ class DraftLosses:
         def lacking_ones() -> Iterator[Draft]:
             nonlocal num_there
             for draft in drafts:
-                if self._find(draft.id) is None:
+                if draft.id not in self._under_way and self._find(draft.id) is None:
+                    self._under_way.add(draft.id)
                     yield draft
                 else:
                     num_there += 1
@@ -72,8 +75,10 @@ class DraftLosses:
         first = next(lacking, None)
         if first is None:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as file:
+        with written_to(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            opened = self._path.open("ab", buffering=0)
+        with opened as file:
             for of, losses in self._measure(self._groups(_then(first, lacking), file)):
                 start = 0
                 for draft_id, num in of:
@@ -88,6 +93,23 @@ class DraftLosses:
             return NOT_MEASURED if found is None else NOTHING_TO_MEASURE
         sums = dict(zip(COLUMNS, found, strict=True))
         return {name: sums[a] / sums[b] if sums[b] else math.nan for name, (a, b) in QUOTIENTS.items()}
+
+    def _read(self) -> None:
+        offset = 0
+        try:
+            for number, line in enumerate(whole_lines(self._path), 1):
+                try:
+                    self._known.add(_hashed(json.loads(line)["id"]), offset)
+                except (ValueError, KeyError, TypeError) as error:
+                    raise UserError(
+                        f"{self._path}:{number} is damaged ({error!r}). Remove this line: its draft is then measured "
+                        f"again."
+                    ) from None
+                offset += len(line)
+            with self._path.open("r+b") as file:  # half a line that a killed process left
+                file.truncate(offset)
+        except OSError as error:
+            raise UserError(f"{self._path} cannot be read: {error.strerror or error}.") from error
 
     def _groups(self, drafts: Iterator[Draft], file: Any) -> Groups:
         while group := [*islice(drafts, _GROUP)]:
@@ -114,9 +136,13 @@ class DraftLosses:
         return [of_index.get(i, ()) for i in range(len(drafts))]
 
     def _add(self, file: Any, draft_id: str, losses: Sequence[float]) -> None:
-        self._known.add(_hashed(draft_id), file.tell())
-        file.write(json_line({"id": draft_id, "losses": [*losses]}).encode())
-        file.flush()
+        offset = file.tell()
+        with written_to(self._path):
+            rest = memoryview(json_line({"id": draft_id, "losses": [*losses]}).encode())
+            while rest:
+                rest = rest[file.write(rest) :]
+        self._known.add(_hashed(draft_id), offset)
+        self._under_way.discard(draft_id)
 
     def _find(self, draft_id: str) -> list[float] | None:
         for offset in self._known.find(_hashed(draft_id)):
@@ -124,8 +150,8 @@ class DraftLosses:
                 file.seek(offset)
                 line = json.loads(file.readline())
             if line["id"] == draft_id:
-                losses: list[float] = line["losses"]
-                return losses
+                # JSON has neither NaN nor infinity: such a loss is null there.
+                return [math.nan if loss is None else loss for loss in line["losses"]]
         return None
 
 

@@ -6,8 +6,8 @@ construct.html   what became of all, to look at           DATA_CARD.md        wh
 """
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,15 +77,36 @@ class ConstructionFolder:
             )
 
     def claim(self) -> None:
-        """Make it ours, and remove what a killed process left half-written; whoever calls this holds the lock."""
-        if not self._is_ours():
-            write_json(self.manifest, {"kind": KIND, "is_complete": False})
-        for name in _OURS:
-            for left in self.path.glob(f".{name}.*.partial"):
-                left.unlink(missing_ok=True)
+        """Make it ours, and remove what a killed process left half-written; whoever calls this holds the lock.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        with written_to(self.path):
+            if not self._is_ours():
+                write_json(self.manifest, {"kind": KIND, "is_complete": False})
+            for name in _OURS:
+                for left in self.path.glob(f".{name}.*.partial"):
+                    left.unlink(missing_ok=True)
 
     def _is_ours(self) -> bool:
         with suppress(OSError, ValueError):
             content = json.loads(self.manifest.read_text(encoding="utf-8"))
             return isinstance(content, Mapping) and content.get("kind") == KIND
         return False
+
+
+@contextmanager
+def written_to(path: Path) -> Iterator[None]:
+    """For a block that only writes to `path`, which lies in the folder.
+
+    Raises:
+        UserError: the disk is full, or something else of the machine is in the way.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"construct.out: {path} cannot be written: {error.strerror or error}. Make room, and give the same command "
+            f"again: nothing that was paid is lost."
+        ) from error

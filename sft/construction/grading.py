@@ -20,7 +20,7 @@ from sft.construction.spending import Tokens, usual_tokens
 from sft.construction.work import Ended, Work
 from sft.draft import Draft
 from sft.endpoint.chat import ChatRequest, NoReply
-from sft.scoring.judge_prompt import judge_prompt, rubric_text, shape_of
+from sft.scoring.judge_prompt import judge_prompt, rubric_text, shape_of, turn_text
 from sft.scoring.judge_verdict import graded
 from sft.scoring.scorer import Question
 
@@ -64,8 +64,10 @@ class Grading:
         return Job(name, partial(self._script, name, draft), self._teacher)
 
     def _script(self, name: ScriptName, draft: Draft) -> Script:
-        before, answer = [*map(_quoted, _before_the_answer(draft))], _as_data(_shown_answer(draft))
-        reply = yield _request(str(name), self._given, self._rubric, before, answer)
+        before = {"messages": [*map(_quoted, _before_the_answer(draft))]}
+        if draft.tools:
+            before["tools"] = _as_data(json.dumps(draft.tools, ensure_ascii=False))
+        reply = yield _request(str(name), self._given, self._rubric, before, _as_data(_shown_answer(draft)))
         low, high = self._given.scale
         if isinstance(reply, NoReply):
             return Failed("the judge does not answer")
@@ -78,7 +80,7 @@ class Grading:
 def usual_grading(given: Graded, work: Work) -> tuple[int, Tokens]:
     """The requests, and about the most tokens that grading takes, if all that is wanted comes to the judge."""
     num, tokens = 0, Tokens()
-    empty = usual_tokens(_request("", given, rubric_text(given.rubric), [], ""))
+    empty = usual_tokens(_request("", given, rubric_text(given.rubric), {}, ""))
     for part in work.parts:
         if not given.tasks or part.task in given.tasks:
             prompt = empty.prompt + part.recipe.num_texts * part.recipe.max_tokens
@@ -92,6 +94,8 @@ class GradingCourse:
     def __init__(self, jobs: Iterable[Job | None]) -> None:
         """None has begun; of each draft its job, or None where there is nothing to ask for."""
         self._jobs = iter(jobs)
+        self._under_way = set[int]()
+        """The numbers of those that have begun and not ended: an equal draft is the same job."""
         self.num_done = 0
         """Drafts of which there is nothing to ask for any more."""
         self._next = self._draw()
@@ -110,29 +114,33 @@ class GradingCourse:
 
     def begin(self) -> Job:
         """The next one."""
-        job, self._next = self._next, self._draw()
+        job = self._next
         assert job is not None
+        self._under_way.add(job.name.number)
+        self._next = self._draw()
         return job
 
     def end(self, number: int, result: Result) -> None:
         """Its grade is in the log."""
+        self._under_way.discard(number)
         self.num_done += 1
 
     def leave(self, number: int) -> None:
         """Its grade is not; the others do not need it."""
+        self._under_way.discard(number)
 
     def _draw(self) -> Job | None:
         for job in self._jobs:
-            if job is not None:
+            if job is not None and job.name.number not in self._under_way:
                 return job
             self.num_done += 1
         return None
 
 
-def _request(key: str, given: Graded, rubric: str, before: list[dict[str, Any]], answer: str) -> ChatRequest:
+def _request(key: str, given: Graded, rubric: str, before: Mapping[str, Any], answer: str) -> ChatRequest:
     low, high = given.scale
     grades = list(range(low, high + 1))
-    asked = Question(record={"messages": before})
+    asked = Question(record=before)
     text = judge_prompt("grade.j2", asked, rubric=rubric, answer=answer, grades=grades)
     turn, shape = {"role": "user", "content": text}, shape_of("grade", grades)
     return ChatRequest(key, [turn], given.max_tokens, temperature=0.0, schema=shape)
@@ -144,8 +152,7 @@ def _as_data(text: str) -> str:
 
 
 def _quoted(message: Mapping[str, Any]) -> dict[str, Any]:
-    content = message.get("content")
-    return {**message, "content": _as_data(content if isinstance(content, str) else json.dumps(content))}
+    return {"role": message.get("role"), "content": _as_data(turn_text(message))}
 
 
 def _before_the_answer(draft: Draft) -> list[Mapping[str, Any]]:
@@ -157,5 +164,5 @@ def _before_the_answer(draft: Draft) -> list[Mapping[str, Any]]:
 
 def _shown_answer(draft: Draft) -> str:
     if has_calls(draft):
-        return json.dumps(draft.messages[-1]["tool_calls"], ensure_ascii=False)
+        return turn_text(draft.messages[-1])
     return answer_of(draft)

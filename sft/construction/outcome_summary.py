@@ -28,6 +28,7 @@ MOST_DRAWN = 2000
 _MOST_VERSIONS = 20
 """Of prompts, parameters and teachers of a recipe."""
 _EXAMPLES = 3
+_ANEW = "The same `sft construct` writes it anew, and asks nobody."
 
 
 class Why(NamedTuple):
@@ -99,7 +100,7 @@ def read_summary(folder: ConstructionFolder, words: ComparedWords | None = None)
         words: by which drafts are compared. Default: all of their prompts.
 
     Raises:
-        UserError: the folder has no manifest of a construction, or a line is damaged.
+        UserError: the folder has no manifest of a construction, or a file cannot be read or is damaged.
     """
     words = words or ComparedWords(())
     if (manifest := _manifest(folder)) is None:
@@ -149,15 +150,20 @@ def _manifest(folder: ConstructionFolder) -> Mapping[str, Any] | None:
 
 def _lines(path: Path) -> Iterator[tuple[str, Draft, Mapping[str, Any]]]:
     """Each draft with the id that is written, and why it is dropped."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                content = json.loads(line)
-                draft = read_draft(content)
-                if not all(isinstance(message, Mapping) for message in draft.messages):
-                    raise TypeError("a message is no object")
-                yield str(content["id"]), draft, content.get("dropped", {})
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise UserError(
-                    f"{path}:{number} is damaged ({error!r}). The same `sft construct` writes it anew, and asks nobody."
-                ) from None
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                yield _read_line(line, f"{path}:{number}")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}. {_ANEW}") from error
+
+
+def _read_line(line: bytes, place: str) -> tuple[str, Draft, Mapping[str, Any]]:
+    try:
+        content = json.loads(line)
+        draft = read_draft(content)
+        if not all(isinstance(message, Mapping) for message in draft.messages):
+            raise TypeError("a message is no object")
+        return str(content["id"]), draft, content.get("dropped", {})
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{place} is damaged ({error!r}). {_ANEW}") from None

@@ -7,11 +7,10 @@ from typing import Any, TextIO
 from sft.approval.own_files import KIND
 from sft.atomic_files import opened_aside, write_json
 from sft.construction.counts import Counts
-from sft.construction.folder import ConstructionFolder
+from sft.construction.folder import ConstructionFolder, written_to
 from sft.construction.script import Dropped
 from sft.construction.work import Ended
 from sft.draft import Draft
-from sft.errors import UserError
 from sft.json_lines import json_line
 
 
@@ -32,7 +31,7 @@ def write_output(
         UserError: they cannot be written; what was there is unchanged.
     """
     counts, by_part = Counts(), dict[tuple[str, str], Counts]()
-    try:
+    with written_to(folder.path):
         with opened_aside(folder.records) as records, opened_aside(folder.dropped) as dropped:
             files = _Hashed(records), _Hashed(dropped)
             for one in ended:
@@ -47,11 +46,6 @@ def write_output(
         hashes = {path.name: f.digest for path, f in zip((folder.records, folder.dropped), files, strict=True)}
         content = {"kind": KIND, "is_complete": not counts.num_open, **counts.as_json(), "parts": by_name}
         write_json(folder.manifest, {**content, **about, "sha256": hashes})
-    except OSError as error:
-        raise UserError(
-            f"construct.out: {folder.path} cannot be written: {error.strerror or error}. Make room, and give the same "
-            f"command again: nothing that was paid is lost."
-        ) from error
     return counts, by_part
 
 

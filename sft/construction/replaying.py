@@ -4,17 +4,18 @@ Work ──replay──▶ Ended, Ended, … ─▶ filters
          └─ the log lacks an answer: ask_all ─▶ log ─▶ the replay goes on
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sft.construction.asking import Asking, Job, Result
-from sft.construction.at_once import ask_all
+from sft.construction.at_once import Course, ask_all
 from sft.construction.away import away_error, look_at
 from sft.construction.grading import GradingCourse
 from sft.construction.script import Failed
 from sft.construction.spending import Spending
 from sft.construction.work import Ended, Work
 from sft.endpoint.client import EndpointClient
+from sft.errors import UserError
 
 CONSTRUCTING, MEASURING, GRADING = "constructing", "measuring losses", "grading"
 
@@ -57,7 +58,7 @@ class Replaying:
         """Ask for the grades that the log lacks, of `num` drafts at most."""
         if course.may_begin:
             look_at(self._asking, {i: client for i, client in self._served.items() if i == course.next_teacher})
-            ask_all(self._asking, [course], lambda: self._say(GRADING, course.num_done, num))
+            self._ask_all([course], lambda: self._say(GRADING, course.num_done, num))
 
     def _run(self, job: Job) -> Result:
         result = self._asking.replay(job)
@@ -71,9 +72,18 @@ class Replaying:
     def _ask(self) -> None:
         self._is_asked, self._num_done = True, 0
         look_at(self._asking, self._served)
-        ask_all(self._asking, self._work.courses(), self._one_more)
+        self._ask_all(self._work.courses(), self._one_more)
         if self._asking.has_nothing and (error := away_error(self._asking)) is not None:
             raise error
+
+    def _ask_all(self, courses: Iterable[Course], tell: Callable[[], None]) -> None:
+        try:
+            ask_all(self._asking, courses, tell)
+        except OSError as error:  # of this machine, such as too many open files; servers that are away are none
+            raise UserError(
+                f"construct: this machine cannot ask any more: {error.strerror or error}. The same command goes on: "
+                f"nothing that was paid is lost."
+            ) from error
 
     def _one_more(self) -> None:
         self._num_done += 1

@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from sft.construction.folder import written_to
 from sft.construction.offset_table import OffsetTable
 from sft.construction.spending import Spending, taken_tokens
 from sft.construction.teacher import TeacherId
@@ -161,9 +162,14 @@ class RequestLog:
                 return
 
     def close(self) -> None:
-        """Sync and close."""
+        """Sync and close.
+
+        Raises:
+            UserError: the disk has not taken all of it.
+        """
         try:
-            self.sync()
+            with written_to(self._path):
+                self.sync()
         finally:
             self._file.close()
             self._reader.close()
@@ -179,9 +185,9 @@ def open_log(path: Path, spending: Spending) -> Iterator[RequestLog]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file: Any = path.open("ab", buffering=0)
+        log = RequestLog(path, file, spending)
     except OSError as error:
         raise UserError(f"construct.out: {path} cannot be written: {error.strerror or error}.") from error
-    log = RequestLog(path, file, spending)
     ended = threading.Event()
     syncing = threading.Thread(target=log.sync_until, args=(ended,), name="log", daemon=True)
     try:

@@ -1,11 +1,18 @@
-"""The records that a teacher is shown: some of each task, among those that training may use, never a held-out one."""
+"""The records that a teacher is shown: some of each task, among those that training may use, never a held-out one.
 
-from collections.abc import Collection, Iterator, Mapping
+A seed is a question and an answer that stand by themselves, as they are learned. A record that begins otherwise is
+none: its answer would be one to something that is not shown.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from sft.config import SftConfig, SourceConfig
-from sft.construction.recipes.recipe import Seed
+from sft.construction.counts import said_of_others
+from sft.construction.recipes.recipe import Recipe, Seed
 from sft.data.block_preparer import BlockPreparer
 from sft.data.formats.formatting import expand_record
 from sft.data.formats.grading import Grading, read_grading
@@ -13,8 +20,8 @@ from sft.data.planning.trainable import trainable_examples
 from sft.data.reading.sources import read_records
 from sft.data.token_store import TokenStore
 from sft.draft import record_id
-from sft.errors import RecordError
-from sft.schema import Conversation, Record
+from sft.errors import RecordError, UserError
+from sft.schema import Conversation, Message, Record, TokenizedRecord
 from sft.seeds import derive_seed
 
 MOST_SEEDS = 128
@@ -24,10 +31,19 @@ _Place = tuple[int, int, int]
 """Of a record: its source, its number there, and its instance (0: it has none)."""
 
 
+class TaskSeeds(NamedTuple):
+    """The records of a task that were drawn."""
+
+    seeds: list[Seed]
+    """Of each source, in a fixed order that the run's seed decides."""
+    left_out: Counter[str]
+    """How many of them are no seeds, by reason."""
+
+
 def read_seeds(
     config: SftConfig, store: TokenStore, preparer: BlockPreparer, tasks: Collection[str]
-) -> dict[str, list[Seed]]:
-    """Task → its seeds of each source, in a fixed order that the run's seed decides.
+) -> dict[str, TaskSeeds]:
+    """Task → its seeds.
 
     Raises:
         UserError: a source cannot be read any more.
@@ -35,7 +51,30 @@ def read_seeds(
     order = _choose(config, store, tasks)
     wanted = {place for places in order.values() for place in places}
     found = dict(_read(wanted, preparer))
-    return {task: [found[place] for place in places if place in found] for task, places in order.items()}
+    return {task: _sorted_out([found[place] for place in places if place in found]) for task, places in order.items()}
+
+
+def _sorted_out(found: Collection[Seed | str]) -> TaskSeeds:
+    seeds = [one for one in found if isinstance(one, Seed)]
+    return TaskSeeds(seeds, Counter(one for one in found if isinstance(one, str)))
+
+
+def seeds_of(recipe: Recipe, task: str, drawn: TaskSeeds, field: str) -> Sequence[Seed]:
+    """Those of the recipe's sources.
+
+    Raises:
+        UserError: there are none.
+    """
+    seeds = drawn.seeds
+    own = [seed for seed in seeds if not recipe.seeds or seed.source in recipe.seeds]
+    if own:
+        return own
+    where = f" in {', '.join(recipe.seeds)}" if recipe.seeds else ""
+    raise UserError(
+        f"{field}: there is no record of the task {task!r}{where} that may be shown: one that is trained on, and "
+        f"begins with a text of the user and a text as answer that is learned. {said_of_others(drawn.left_out)}"
+        f"Choose other tasks or seeds."
+    )
 
 
 def _choose(config: SftConfig, store: TokenStore, tasks: Collection[str]) -> Mapping[str, list[_Place]]:
@@ -54,8 +93,9 @@ def _choose(config: SftConfig, store: TokenStore, tasks: Collection[str]) -> Map
     return chosen
 
 
-def _read(wanted: Collection[_Place], preparer: BlockPreparer) -> Iterator[tuple[_Place, Seed]]:
-    """Each source is read up to the last record that is wanted of it."""
+def _read(wanted: Collection[_Place], preparer: BlockPreparer) -> Iterator[tuple[_Place, Seed | str]]:
+    """Seeds, or why they are none; each source is read up to the last record that is wanted of it."""
+    is_last_learned = preparer.data.train_on == "last_assistant"
     for source_id, source in enumerate(preparer.data.sources):
         numbers = {number for of, number, _ in wanted if of == source_id}
         for record in read_records(source) if numbers else ():
@@ -67,9 +107,7 @@ def _read(wanted: Collection[_Place], preparer: BlockPreparer) -> Iterator[tuple
                             content = preparer.pipeline.format(instance, source).content
                         except RecordError:
                             continue
-                        seed = _seed(content, _grading(instance, source)) if isinstance(content, Conversation) else None
-                        if seed is not None:
-                            yield place, seed
+                        yield place, seed_of(content, _grading(instance, source), is_last_learned=is_last_learned)
             if record.index >= max(numbers):
                 break
 
@@ -82,11 +120,32 @@ def _grading(record: Record, source: SourceConfig) -> Grading:
         return Grading()
 
 
-def _seed(conversation: Conversation, grading: Grading) -> Seed | None:
-    """None where no text answers the first question, as in a conversation with tools."""
-    turns = [message for message in conversation.messages if message.role != "system"]
-    if conversation.tools or len(turns) < 2 or not turns[0].content.strip() or not turns[1].content.strip():
-        return None
-    messages = [{"role": turn.role, "content": turn.content} for turn in turns[:2]]
-    of = record_id({"messages": messages, "task": conversation.task})
-    return Seed(of, turns[0].content, turns[1].content, conversation.source, grading.tests, grading.setup_code)
+def seed_of(content: Conversation | TokenizedRecord, grading: Grading, *, is_last_learned: bool) -> Seed | str:
+    """The first question of a record and the answer to it; or what makes it none, as the end of "a record with …".
+
+    Args:
+        content: the record.
+        grading: what it says of right answers.
+        is_last_learned: whether of several answers only the last one is learned.
+    """
+    if isinstance(content, TokenizedRecord):
+        return "token ids"
+    question, answer, *_ = turns = _spoken(content)
+    if question.role == "system":
+        return "a system text"
+    if question.role != "user":
+        return "an answer before the first question"
+    if content.tools or answer.tool_calls:
+        return "tools"
+    if not (question.content.strip() and answer.content.strip()):
+        return "no text as first question or answer"
+    if not answer.train or (is_last_learned and len(turns) > 2):
+        return "a first answer that is not learned"
+    messages = [{"role": turn.role, "content": turn.content} for turn in (question, answer)]
+    of = record_id({"messages": messages, "task": content.task})
+    return Seed(of, question.content, answer.content, content.source, grading.tests, grading.setup_code)
+
+
+def _spoken(conversation: Conversation) -> list[Message]:
+    """Its turns, two at least, without an empty system text."""
+    return [turn for turn in conversation.messages if turn.role != "system" or turn.content.strip()]

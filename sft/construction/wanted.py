@@ -5,6 +5,7 @@ num: 100                      code 48 · sort 52
 """
 
 from collections.abc import Mapping
+from heapq import heapify, heapreplace
 
 import numpy as np
 
@@ -56,11 +57,16 @@ def wanted_counts(tasks: str | tuple[str, ...], num: int, supervised: Mapping[st
 
 
 def _divided(num: int, weights: Mapping[str, float]) -> dict[str, int]:
-    """`num` in these proportions, by the largest remainders; tasks that get none are left out."""
-    total = sum(weights.values())
-    exact = {task: num * weight / total for task, weight in weights.items()}
-    counts = {task: int(value) for task, value in exact.items()}
-    by_remainder = sorted(exact, key=lambda task: counts[task] - exact[task])
-    for task in by_remainder[: num - sum(counts.values())]:
+    """`num` in these proportions, by the highest averages (Sainte-Laguë); tasks that get none are left out.
+
+    One record after the other goes to the task that is furthest behind its proportion. So a larger `num` gives more and
+    takes nothing, which the largest remainders do not promise.
+    """
+    counts = dict.fromkeys(weights, 0)
+    behind = [(-weight, place, task) for place, (task, weight) in enumerate(weights.items())]
+    heapify(behind)
+    for _ in range(num if behind else 0):
+        _, place, task = behind[0]
         counts[task] += 1
+        heapreplace(behind, (-weights[task] / (2 * counts[task] + 1), place, task))
     return {task: count for task, count in counts.items() if count}

@@ -18,7 +18,6 @@ from sft.construction.recipes.recipe import About, Recipe, Seed
 from sft.construction.script import Dropped, Failed, Outcome, ScriptName
 from sft.construction.spending import Tokens, usual_tokens
 from sft.endpoint.chat import ChatRequest
-from sft.errors import UserError
 
 NOVELTY = "novelty"
 """The filter of a recipe's own rule, which decides what later scripts see."""
@@ -114,6 +113,8 @@ class Work:
     run_seed: int
     num_hidden: Mapping[str, int] = field(default_factory=dict)
     """Recipe → its passages that are not shown, because they have something of what is held out."""
+    no_seeds: Mapping[str, int] = field(default_factory=dict)
+    """Why records that were drawn are no seeds → how many."""
 
     @property
     def num(self) -> int:
@@ -166,19 +167,3 @@ class Work:
 
     def _about(self, part: Part) -> About:
         return About(part.recipe, part.task, part.seeds, self.prompts, self.run_seed, part.material)
-
-
-def seeds_of(recipe: Recipe, task: str, seeds: Sequence[Seed], field: str) -> Sequence[Seed]:
-    """Those of the recipe's sources.
-
-    Raises:
-        UserError: there are none.
-    """
-    own = [seed for seed in seeds if not recipe.seeds or seed.source in recipe.seeds]
-    if own:
-        return own
-    where = f" in {', '.join(recipe.seeds)}" if recipe.seeds else ""
-    raise UserError(
-        f"{field}: there is no record of the task {task!r}{where} that may be shown: one that is trained on, with a "
-        f"text of the user and a text as answer. Choose other tasks or seeds."
-    )

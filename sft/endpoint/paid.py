@@ -1,26 +1,35 @@
 """Replies that are kept by the content of their request, so that each is paid once."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply, read_kept_reply
 from sft.endpoint.client import Done, EndpointClient
+from sft.errors import UserError
 from sft.json_lines import append_line, whole_lines
+from sft.schema import JsonObject
 
 
 class PaidReplies:
     """A file of replies. One process writes it at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Read what is there; the folder exists."""
+        """Read what is there; the folder exists.
+
+        Raises:
+            UserError: a line is damaged, or the file cannot be read.
+        """
         self._path = path
-        lines = (json.loads(line) for line in whole_lines(path)) if path.is_file() else ()
-        self._replies = {line["request"]: read_kept_reply(line["reply"]) for line in lines}
+        self._replies = dict(_read(path)) if path.is_file() else {}
 
     def chat_all(self, client: EndpointClient, requests: Iterable[ChatRequest], done: Done) -> None:
-        """As `EndpointClient.chat_all`; what was answered before is not asked, and each reply is kept before `done`."""
+        """As `EndpointClient.chat_all`; what was answered before is not asked, and each reply is kept before `done`.
+
+        Raises:
+            UserError: the disk is full, or see `EndpointClient.chat_all`.
+        """
         new: dict[str, list[ChatRequest]] = {}
         for request in requests:
             name = _name(client, request)
@@ -32,13 +41,38 @@ class PaidReplies:
         def keep(request: ChatRequest, outcome: ChatReply | NoReply) -> None:
             name = _name(client, request)
             if isinstance(outcome, ChatReply):
-                append_line(self._path, {"request": name, "key": request.key, "reply": outcome.as_json()})
+                self._append({"request": name, "key": request.key, "reply": outcome.as_json()})
                 self._replies[name] = outcome
             for same in new[name]:
                 done(same, outcome)
 
         if new:
             client.chat_all((same[0] for same in new.values()), keep)
+
+    def _append(self, line: JsonObject) -> None:
+        try:
+            append_line(self._path, line)
+        except OSError as error:
+            raise UserError(
+                f"{self._path} cannot be written: {error.strerror or error}. Make room, and give the same command "
+                f"again: it goes on with what is there."
+            ) from error
+
+
+def _read(path: Path) -> Iterator[tuple[str, ChatReply]]:
+    try:
+        for number, line in enumerate(whole_lines(path), 1):
+            yield _read_line(line, f"{path}:{number}")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def _read_line(line: bytes, place: str) -> tuple[str, ChatReply]:
+    try:
+        content = json.loads(line)
+        return content["request"], read_kept_reply(content["reply"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{place} is damaged ({error!r}). Remove this line: its request is then paid again.") from None
 
 
 def _name(client: EndpointClient, request: ChatRequest) -> str:

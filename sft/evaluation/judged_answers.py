@@ -317,4 +317,6 @@ def expected_of(question: Question) -> scorer.Question:
         "prompt": question.prompt,
     }
     about["messages"] = [*question.messages]
+    if question.tools:
+        about["tools"] = [*question.tools]
     return scorer.Question(question.references, question.options, question.tests, question.setup_code, calls, about)

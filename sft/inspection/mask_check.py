@@ -24,6 +24,7 @@ from sft.inspection.check_result import CheckResult, Findings, Invariant
 from sft.inspection.rendered_rows import RenderedRow
 from sft.inspection.source_check import SourceCheck, inference_of
 from sft.inspection.token_view import find_special, known_special
+from sft.json_lines import whole_lines
 from sft.schema import BoolArray, IntArray, LeftOutKind
 
 _CHUNK_ROWS = 512
@@ -93,7 +94,7 @@ def check_store(
 
 def _check_account(store: TokenStore, findings: Findings) -> None:
     """Compare the counts with the list of records that are left out, and with the records that rows belong to."""
-    lines = [json.loads(line) for line in (store.path / REJECTED).read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in whole_lines(store.path / REJECTED)]
     listed = Counter((line["source"], line["kind"]) for line in lines)
     for source_id, counts in enumerate(store.manifest["by_source"]):
         kinds = {kind: counts["num_" + kind.replace(" ", "_")] for kind in get_args(LeftOutKind)}

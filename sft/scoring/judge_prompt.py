@@ -1,6 +1,7 @@
 """What judges are asked; the prompts are `grade.j2` and `compare.j2` beside this."""
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ _MOST_RUBRIC_BYTES = 1 << 16
 
 def judge_prompt(name: str, question: Question, **values: Any) -> str:
     """The prompt of this name about a question."""
-    prompt = _turns(question.record.get("messages") or ()) or str(question.record.get("prompt", ""))
+    prompt = _turns(question.record) or str(question.record.get("prompt", ""))
     return _template(name).render(prompt=prompt, references=question.references, **values)
 
 
@@ -47,13 +48,20 @@ def shape_of(name: str, values: list[Any]) -> dict[str, Any]:
     }
 
 
-def _turns(messages: Any) -> str:
-    """One turn alone, or all with their roles."""
-    texts = [
-        (str(turn.get("role")), content if isinstance(content := turn.get("content"), str) else json.dumps(content))
-        for turn in messages
-    ]
-    return texts[0][1] if len(texts) == 1 else "\n\n".join(f"[{role}]\n{text}" for role, text in texts)
+def turn_text(turn: Mapping[str, Any]) -> str:
+    """What a turn says, with the tools that it calls as JSON."""
+    content, calls = turn.get("content"), turn.get("tool_calls")
+    said = [content if isinstance(content, str) else json.dumps(content)] if content is not None else []
+    called = [json.dumps(calls, ensure_ascii=False)] if calls else []
+    return "\n".join(filter(None, [*said, *called]))
+
+
+def _turns(record: Mapping[str, Any]) -> str:
+    """One turn alone, or all with their roles, behind the tools that they may call."""
+    turns = [(str(turn.get("role")), turn_text(turn)) for turn in record.get("messages") or ()]
+    if turns and (tools := record.get("tools")):
+        turns.insert(0, ("tools", tools if isinstance(tools, str) else json.dumps(tools, ensure_ascii=False)))
+    return turns[0][1] if len(turns) == 1 else "\n\n".join(f"[{role}]\n{text}" for role, text in turns)
 
 
 @cache

@@ -19,6 +19,7 @@ from sft.construction.filters.registry import FILTERS
 from sft.construction.folder import ConstructionFolder
 from sft.construction.outcome_summary import read_summary
 from sft.construction.script import Dropped, Failed, Outcome
+from sft.errors import UserError
 from sft.markdown import code, escaped
 from sft.printable import fit_to_print
 from tests.construction.folders import HOSTILE, folder_of, made, outcomes
@@ -139,9 +140,19 @@ def test_a_review_brings_the_card_up_to_date(tmp_path: Path) -> None:
 
 def test_a_card_says_what_is_open_and_noted(tmp_path: Path) -> None:
     given: list[Outcome] = [Failed("not asked yet", is_final=False), made("a prompt")]
-    card = card_of(folder_of(tmp_path / "made", given, noted={"heldout: shares 13 tokens": 1}))
+    about = {"noted": {"heldout: shares 13 tokens": 1}, "no_seeds": {"a system text": 2000, "tools": 1}}
+    card = card_of(folder_of(tmp_path / "made", given, **about))
+    assert "drawn as seeds, and are none. Not shown: 2,000 with a system text, 1 with tools." in card
     assert "**Not finished:** 1 of 2 records" in card
     assert "Kept all the same: 1 record of which a filter notes: heldout: shares 13 tokens." in card
+
+
+def test_a_file_that_is_gone_is_a_message(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "made", outcomes(12))
+    write_card(folder)
+    folder.dropped.unlink()
+    with pytest.raises(UserError, match="dropped.jsonl cannot be read: No such file .* The same `sft construct`"):
+        update_card(folder.path)
 
 
 @pytest.mark.parametrize("language", [["English"], "en"])

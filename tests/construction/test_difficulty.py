@@ -1,6 +1,7 @@
 """The model that is to be trained measures drafts: each once, as training would see it, and as `sft score` does."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,8 @@ from sft.construction.script import Dropped, ScriptName
 from sft.construction.work import Ended
 from sft.data.record_pipeline import RecordPipeline
 from sft.difficulty.loss_table import COLUMNS, Floats
+from sft.draft import Draft
+from sft.errors import UserError
 from tests.conftest import SmallRecords
 from tests.construction.drafts import draft
 from tests.construction.talking import job_of, make_talking_model
@@ -104,3 +107,40 @@ def test_it_tells_how_many_drafts_are_measured_those_of_before_too(tmp_path: Pat
         assert told[-1] == num
         assert told == sorted(told)
         assert told[0] == (64 if num == 100 else num)
+
+
+def _measured(tmp_path: Path, drafts: list[Draft], loss: float, asked: list[int]) -> DraftLosses:
+    def measure(groups: Groups) -> Iterator[tuple[list[tuple[str, int]], Floats]]:
+        for of, examples in groups:
+            asked.append(len(examples))
+            yield of, np.tile([1.0 if name.startswith("num") else loss for name in COLUMNS], (len(examples), 1))
+
+    losses = DraftLosses(tmp_path / "losses.jsonl", cast(RecordPipeline, _Pipeline()), measure)
+    losses.measure(drafts)
+    return losses
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_is_measured_once_and_its_draft_is_kept(tmp_path: Path, loss: float) -> None:
+    one, given = draft("Say it.", "It."), read_filters({"form": False, "copies": False, "difficulty": True})
+    for asked_before in ([], [1]):  # the second process reads what the first has written
+        asked = list[int]()
+        losses = _measured(tmp_path, [one], loss, asked)
+        assert len(asked) == 1 - len(asked_before)
+        with filtering(given, Surroundings(tmp_path, losses=losses.scores)) as passing:
+            (ended,) = passing.outcomes([Ended(ScriptName("few_shot", one.task, 0), one)])
+        assert ended.outcome == one
+
+
+def test_equal_drafts_are_measured_once(tmp_path: Path) -> None:
+    asked = list[int]()
+    losses = _measured(tmp_path, [draft("Say it.", "It.") for _ in range(150)], 1.0, asked)
+    assert asked == [1]
+    assert set(cast(dict[str, float], losses.scores(draft("Say it.", "It."))).values()) == {1.0}
+    assert len(lines_of(tmp_path / "losses.jsonl")) == 1
+
+
+def test_a_damaged_line_of_losses_is_named(tmp_path: Path) -> None:
+    (tmp_path / "losses.jsonl").write_text('{"id": "00000000000000000000aaaa", "losses": []}\n{"losses": []}\n')
+    with pytest.raises(UserError, match=r"losses.jsonl:2 is damaged .* Remove this line"):
+        _measured(tmp_path, [], 1.0, [])

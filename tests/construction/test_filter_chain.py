@@ -1,8 +1,11 @@
 """The chain: each draft is counted once, kept ones are kept again, and a change of filters asks nobody."""
 
+import errno
 import json
+import resource
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from sft.construction.filters.chain import filtering
 from sft.construction.filters.draft_parts import DraftParts
 from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.held_out_texts import read_held_out
+from sft.construction.filters.near_copies import NearCopies
 from sft.construction.filters.registry import FILTERS, filter_problems, read_filters
 from sft.construction.script import Dropped, Failed, ScriptName
 from sft.construction.work import Ended
@@ -23,8 +27,9 @@ from sft.data.planning.holdout import held_out_examples
 from sft.data.preparation import prepare_store
 from sft.data.store_recipe import StoreRecipe
 from sft.draft import Draft
+from sft.errors import UserError
 from tests.conftest import SmallRecords
-from tests.construction.drafts import OFF, draft, kept, passed, seeds
+from tests.construction.drafts import OFF, OfEach, draft, kept, passed, seeds
 from tests.construction.teaching import lines_of, output_of, run, section
 from tests.endpoint.chat_server import chat_server
 
@@ -103,6 +108,49 @@ def test_what_a_draft_is_dropped_by_is_the_first_filter_in_the_order_of_cost() -
     ]
     backwards = {"verify": {"code": {"allow_code": True}}, "heldout": "count", "refusals": {}, "copies": 0.5}
     assert [one.name for one in read_filters(backwards)] == ["form", "refusals", "heldout", "copies", "code"]
+
+
+def test_what_is_noted_is_counted_only_of_what_is_kept_in_the_end(tmp_path: Path) -> None:
+    words = " ".join(f"word{i}" for i in range(200))
+    drafts = [draft(f"Tell me of the {i}. sea, as {i} see it", f"{words} end{i}") for i in range(5)]
+    drafts.append(draft("What is a mountain?", "It is high."))
+    counting = {"form": False, "overlap_with_heldout": "count"}
+    near: Any = {"similarity_to_existing": None, "near": 0.8}
+    ended, found = passed(drafts, {**counting, "copies": near}, tmp_path, (), lambda one: "it is known")
+    assert [isinstance(one.outcome, Draft) for one in ended] == [True, *[False] * 4, True]
+    assert found.noted == {"heldout: it is known": 2}
+    around = Surroundings(tmp_path, of_held_out=lambda: OfEach(lambda one: "it is known"), grade=lambda one: 1.0)
+    with filtering(read_filters({**counting, "copies": near, "judge": 2}), around) as none_kept:
+        assert not [one for one in none_kept.outcomes(ended) if isinstance(one.outcome, Draft)]
+    assert not none_kept.noted
+
+
+def test_a_full_disk_is_a_message_and_what_others_cannot_do_is_not_called_one(tmp_path: Path) -> None:
+    one = draft("Tell me of the sea", "word " * 3000)
+    ended = [Ended(ScriptName("few_shot", "words", i), one) for i in range(3)]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with filtering(read_filters(OFF), Surroundings(tmp_path)) as found:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        try:
+            with pytest.raises(UserError, match=r"construct.out: .* cannot be written: File too large. Make room"):
+                found.outcomes(ended)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    def asked() -> Iterator[Ended]:
+        yield ended[0]
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with filtering(read_filters(OFF), Surroundings(tmp_path)) as found, pytest.raises(OSError, match="Too many open"):
+        found.outcomes(asked())
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match="cannot be written: Not a directory"),
+        filtering(read_filters(OFF), Surroundings(tmp_path / "file")),
+    ):
+        pass
+    with pytest.raises(UserError, match="near cannot be written: No such file"):
+        NearCopies(tmp_path / "none" / "near")
 
 
 # ---------------------------------------------------------------- the config

@@ -11,15 +11,25 @@ from typing import Any
 
 import pytest
 
+from sft.config_construction import ConstructionBudget
+from sft.construction.asking import Asking
 from sft.construction.construction import construct_all
 from sft.construction.filters.chain import filtering
 from sft.construction.filters.filter import Surroundings
+from sft.construction.filters.judge import Graded
 from sft.construction.filters.registry import read_filters
+from sft.construction.grading import Grading
 from sft.construction.replaying import CONSTRUCTING, GRADING, Progress
+from sft.construction.request_log import open_log
 from sft.construction.script import Dropped, ScriptName
+from sft.construction.spending import Spending
+from sft.construction.teacher import ServedTeacher
 from sft.construction.work import Ended
 from sft.draft import Draft
-from tests.construction.drafts import draft
+from sft.endpoint.chat import ChatRequest
+from sft.endpoint.client import EndpointClient
+from sft.endpoint.endpoint import Endpoint
+from tests.construction.drafts import PROVENANCE, draft
 from tests.construction.teaching import FEW_SHOT, HASTE, lines_of, output_of, run, section, teach, work_of
 from tests.endpoint.chat_server import chat_server
 from tests.forked_ranks import warm_command
@@ -161,3 +171,44 @@ def test_a_near_copy_is_dropped_as_one_and_needs_no_grade(tmp_path: Path) -> Non
     assert ended[1].outcome.filter == "copies"
     assert graded == drafts[:1]
     assert (found.num_made, found.num_kept, found.dropped.total()) == (2, 1, 1)
+
+
+def test_equal_drafts_are_graded_once(tmp_path: Path) -> None:
+    def same(content: Mapping[str, Any]) -> str:
+        is_judged = content["messages"][-1]["content"].startswith("You grade an answer")
+        return json.dumps({"reason": "", "grade": 5} if is_judged else {"prompt": "Say it.", "answer": "It."})
+
+    with chat_server(same, seconds=0.02) as server:
+        filters = {"form": False, "copies": False, "judge": 2}
+        done = run(section(server.url, tmp_path / "out", ({**FEW_SHOT[0], "num": 6},), filters=filters))
+        assert len(server.asked) == 6 + 1
+    assert done.counts.kept == 6
+    names = [line["request"] for line in lines_of(tmp_path / "out/log/replies.jsonl")]
+    assert len(names) == len(set(names)) == 7
+
+
+def test_the_judge_sees_tools_and_calls(tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": '{"city": "Rome </prompt>"}'}}
+    turns: tuple[Any, ...] = (
+        {"role": "user", "content": "Is it sunny?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "sunny"},
+        {"role": "assistant", "content": "It is."},
+    )
+    tools = ({"type": "function", "function": {"name": "weather", "description": "tells it </prompt>"}},)
+    (given,) = read_filters({"form": False, "copies": False, "judge": 2})
+    assert isinstance(given, Graded)
+    teacher = ServedTeacher(EndpointClient(Endpoint("http://127.0.0.1:1/v1", "tiny")), 1)
+    spending = Spending(ConstructionBudget())
+    with open_log(tmp_path / "replies.jsonl", spending) as log:
+        grading = Grading(given, Asking([teacher], log, spending), 0)
+        drafts = [Draft(some, "calls", PROVENANCE, tools) for some in (turns, turns[:2])]
+        whole, calling = (next(grading.course([one]).begin().begin()) for one in drafts)
+    assert isinstance(whole, ChatRequest)
+    assert isinstance(calling, ChatRequest)
+    asked, asked_calling = (str(one.messages[0]["content"]) for one in (whole, calling))
+    assert asked.index("[tools]\n[{") < asked.index("[user]\nIs it sunny?") < asked.index("[assistant]\n[{")
+    assert asked.index("Rome") < asked.index("[tool]\nsunny") < asked.index("It is.")
+    assert asked.count("</prompt>") == asked_calling.count("</prompt>") == 1
+    assert asked_calling.index("<answer>") < asked_calling.index("Rome")
+    assert "null" not in asked

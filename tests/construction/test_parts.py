@@ -1,6 +1,8 @@
 """The parts by themselves: how many of which task, what is new, where a line is, and what a config may say."""
 
+import errno
 import json
+import os
 import resource
 from collections import Counter
 from pathlib import Path
@@ -11,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft.config_construction import ConstructionBudget
+from sft.construction.asking import Asking
 from sft.construction.construction import construct_all
 from sft.construction.folder import ConstructionFolder
 from sft.construction.offset_table import OffsetTable
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.registry import recipe_problems
+from sft.construction.replaying import Replaying
 from sft.construction.request_log import Logged, open_log
 from sft.construction.spending import Spending
 from sft.construction.teacher import TeacherId
@@ -46,6 +50,15 @@ def test_what_is_wanted_adds_up_and_goes_to_the_rare(supervised: dict[str, int],
         others = [counts[other] for other in counts if there[other] >= there[task]]
         assert count >= max(others) - 1, "a task that lacks more gets at least as many, but for rounding"
     assert max(wanted_counts("all", num, supervised, "x").values()) <= -(-num // len(there))
+
+
+@given(st.lists(st.integers(1, 1000), min_size=4, max_size=9, unique=True))
+def test_a_larger_number_takes_no_record_away(have: list[int]) -> None:
+    supervised, few = {f"task{i}": num for i, num in enumerate(have)}, dict[str, int]()
+    for num in range(1, 60):
+        more = wanted_counts("rare", num, supervised, "x")
+        assert all(more.get(task, 0) >= count for task, count in few.items())
+        few = more
 
 
 def test_tasks_that_are_not_there_or_held_out_are_refused() -> None:
@@ -120,6 +133,25 @@ def test_a_line_that_finds_no_room_is_a_message_and_leaves_nothing(tmp_path: Pat
         assert kept.outcome == ChatReply("y")
 
 
+def test_a_log_that_is_not_on_the_disk_in_the_end_is_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def written() -> None:
+        with open_log(tmp_path / "replies.jsonl", Spending(ConstructionBudget())) as log:
+            log.add(logged(0), ChatReply("x"))
+            monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(UserError, match="replies.jsonl cannot be written: No space left on device. Make room"):
+        written()
+
+
+def test_a_folder_that_cannot_be_made_is_a_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"construct.out: .* cannot be written: Not a directory. Make room"):
+        ConstructionFolder(tmp_path / "file" / "made").claim()
+
+
 # ---------------------------------------------------------------- what is given
 
 
@@ -187,3 +219,21 @@ def test_nothing_is_asked_where_nothing_answers(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing answers at"):
         construct_all(work_of(given), given)
     assert json.loads((given.out / "manifest.json").read_text()) == {"kind": "construction", "is_complete": False}
+
+
+class _Unable:
+    """A teacher where this machine cannot even begin to ask."""
+
+    id, title, at_once = TEACHER, "tiny", 1
+
+    def opened(self) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_a_machine_that_cannot_ask_is_a_message_of_its_own(tmp_path: Path) -> None:
+    spending = Spending(ConstructionBudget())
+    with open_log(tmp_path / "replies.jsonl", spending) as log:
+        work = work_of(section("http://127.0.0.1:1/v1", tmp_path, FEW_SHOT))
+        ended = Replaying(work, Asking([_Unable()], log, spending), {}, lambda progress: None).ended()
+        with pytest.raises(UserError, match="this machine cannot ask any more: Too many open files"):
+            next(ended)

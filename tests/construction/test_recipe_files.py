@@ -289,3 +289,18 @@ def test_persons_come_in_turn_from_a_file_or_from_seeds(tmp_path: Path) -> None:
     assert outcome.evidence["persona"] == "a cook"
     assert "a cook" in asked[1].messages[0]["content"]
     assert outcome.provenance.seeds == ("one",)
+
+
+def test_a_line_of_persons_ends_where_a_line_of_a_file_does(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    lines = ['{"persona": "a judge\u2028of Rome"}\r', "", '{"persona": "a \x85nurse"}', ""]
+    path.write_bytes("\n".join(lines).encode())
+    (recipe,) = read_recipes([{"kind": "persona", "num": 3, "personas": str(path)}])
+    assert recipe.material().personas == ("a judge\u2028of Rome", "a \x85nurse")
+    path.write_text('{"persona": "a \u2029 judge"}\nx\n', encoding="utf-8")
+    with pytest.raises(UserError, match="line 2 is no JSON object"):
+        recipe.material()
+    path = path.rename(tmp_path / "p.txt")
+    path.write_text("a judge\u2028of Rome\n", encoding="utf-8")
+    (recipe,) = read_recipes([{"kind": "persona", "num": 3, "personas": str(path)}])
+    assert recipe.material().personas == ("a judge\u2028of Rome",)

@@ -74,3 +74,18 @@ def test_made_is_kept_and_dropped_and_never_more_than_the_share(
     assert len(ended) == len(drafts) == one_pass.num_made == one_pass.num_kept + one_pass.dropped.total()
     near = sum(num for (_, why), num in one_pass.dropped.items() if "nearest" in why)
     assert near <= share * len(drafts)
+
+
+def test_the_share_is_one_of_what_copies_keeps(tmp_path: Path) -> None:
+    def pair(name: str, num_own: int) -> list[str]:
+        common = " ".join(f"{name}{i}" for i in range(60))
+        return [f"{common} {' '.join(f'{name}{side}{i}' for i in range(num_own))}" for side in "ab"]
+
+    pairs = [pair(f"{kind}{i}x", num) for kind, num in (("n", 1), ("a", 30)) for i in range(10)]
+    drafts = [draft(prompt, "the answer") for one in pairs for prompt in one]
+    copies, diversity = ({"similarity_to_existing": None, "near": 0.75}, {"drop_share": 0.1, "at_least": 0.2})
+    others = kept(drafts, {"form": False, "copies": copies}, tmp_path)
+    assert len(others) == 30
+    both = kept(drafts, {"form": False, "copies": copies, "diversity": diversity}, tmp_path)
+    assert both == kept(others, {**OFF, "diversity": diversity}, tmp_path)
+    assert len(both) == 27

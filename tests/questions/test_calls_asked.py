@@ -1,8 +1,10 @@
 """Records that call tools, from their file to the score of what a model learns to write: right with every template."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from sft.atomic_files import read_manifest
 from sft.evaluation.judged_answers import expected_of, judge, scores_of
 from sft.questions.question import Question
 from sft.questions.question_set import UNREAD_CALLS
+from sft.scoring.judge_prompt import judge_prompt
 from tests.conftest import TokenizerDir
 from tests.data.call_templates import FAMILIES
 from tests.questions.asked import Asked, ask, config_of, write_records
@@ -74,6 +77,12 @@ def test_what_is_learned_is_scored_as_right_and_the_rest_as_wrong(
     assert all(
         answer.text in expected_of(question).references for answer, question in zip(right, made.questions, strict=True)
     )
+    about: dict[str, Any] = {"rubric": "", "answer": "", "grades": [1, 2]}
+    for question in made.questions:
+        assert question.tools
+        assert json.dumps(question.tools, ensure_ascii=False) in judge_prompt(
+            "grade.j2", expected_of(question), **about
+        )
 
 
 def test_examples_that_call_tools_are_not_shown_as_text_without_their_calls(

@@ -4,14 +4,14 @@
 
 A draft is judged by the filters in their order until one drops it. What all of a pass keep, each is told, so that a
 copy is one of something kept. Near copies are known only when all drafts are judged: until then outcomes lie in a file.
-A dear filter begins a pass of its own: it judges only what those before it keep for good.
+Some filters begin a pass (`begins_pass`): they judge only what those before them keep for good.
 """
 
 import json
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
@@ -22,10 +22,11 @@ import numpy as np
 
 from sft.construction.filters.filter import Filter, Surroundings
 from sft.construction.filters.looking import Looking, Seen, looked_at
+from sft.construction.folder import written_to
 from sft.construction.script import Dropped, Failed, Outcome, ScriptName
 from sft.construction.work import Ended
 from sft.draft import Draft, Provenance
-from sft.errors import UserError
+from sft.schema import BoolArray
 
 _ENCODER = json.JSONEncoder()
 _PREFIX = ".filters-"
@@ -44,16 +45,15 @@ class Filtering:
         Raises:
             UserError: one cannot judge here.
         """
-        dear = [i for i, given in enumerate(filters) if given.is_dear]
-        ends = [*dear, len(filters)]
-        self._passes = [_Pass(filters[a:b], around, opened) for a, b in zip([0, *dear], ends, strict=True)]
-        self._scratch = around.scratch
+        begins = [i for i, given in enumerate(filters) if given.begins_pass]
+        ends = [*begins, len(filters)]
+        self._passes = [_Pass(filters[a:b], around, opened) for a, b in zip([0, *begins], ends, strict=True)]
         self.num_made = self.num_kept = 0
         """Drafts that came to the filters, and those that all kept."""
         self.dropped = Counter[Why]()
         """By filter and reason."""
         self.noted = Counter[str]()
-        """The same, as a text, of those that are counted and kept."""
+        """The same, as a text, of drafts that all filters keep."""
 
     def outcomes(self, ended: Iterable[Ended]) -> Iterator[Ended]:
         """The scripts in their order; `ended` is read once, to its end, and all is judged before this returns.
@@ -64,16 +64,13 @@ class Filtering:
         """
         num = 0
         for one in self._passes:
-            try:
-                one.judge(ended, num)
-            except OSError as error:
-                raise UserError(
-                    f"construct.out: nothing can be written to {self._scratch.parent}: {error.strerror or error}. "
-                    f"Make room, and give the same command again: nothing that was paid is lost."
-                ) from error
+            one.judge(ended, num)
             self.dropped += one.dropped
-            self.noted += one.noted
             ended, num = one, one.num_kept
+        # A line is the same draft in each pass: who notes something of it does not know who drops it later.
+        is_kept = ~np.logical_or.reduce([one.is_dropped for one in self._passes])
+        for one in self._passes:
+            self.noted += one.noted(is_kept)
         self.num_made, self.num_kept = self._passes[0].num_made, self._passes[-1].num_kept
         assert self.num_made == self.num_kept + self.dropped.total(), (self.num_made, self.num_kept, self.dropped)
         return iter(ended)
@@ -83,20 +80,38 @@ class _Pass:
     """Filters that judge in one go. When they have, it can be read as often as wanted."""
 
     def __init__(self, filters: Sequence[Filter], around: Surroundings, opened: ExitStack) -> None:
+        """`opened` closes its file.
+
+        Raises:
+            UserError: a filter cannot judge here, or the disk is full.
+        """
         self._judges = [(given, given.begin(around)) for given in filters]
         self._looking = Looking([(given, given.look(around), judge is None) for given, judge in self._judges])
         self._around = around
-        # It has no name, and is gone with this process.
-        self._file: IO[str] = opened.enter_context(TemporaryFile("w+", encoding="utf-8", dir=around.scratch))  # noqa: SIM115
-        """What came in, but with scores."""
+        with written_to(around.scratch):
+            # It has no name, and is gone with this process.
+            self._file: IO[str] = TemporaryFile("w+", encoding="utf-8", dir=around.scratch)  # noqa: SIM115
+            """What came in, but with scores."""
+        opened.callback(_closed, self._file)
         self._whys: dict[Why, int] = {}
         """Each with a number, from 1."""
         self._verdicts = array("I")
         """Of each line the number of its `Why`; 0: it is not dropped here."""
         self._told = array("H")
         """Of each line which judges were told that it is kept, as bits."""
+        self._notes: dict[str, array[int]] = {}
+        """What judges note of drafts that this pass has not dropped so far → their lines."""
         self.num_made = 0
-        self.noted = Counter[str]()
+
+    @property
+    def is_dropped(self) -> BoolArray:
+        """Of each line whether this pass drops it: (num_lines,)."""
+        return np.asarray(np.frombuffer(self._verdicts, np.uint32) != 0)
+
+    def noted(self, is_kept: BoolArray) -> Counter[str]:
+        """What is noted of the lines that are kept in the end."""
+        counts = {what: int(is_kept[np.frombuffer(lines, np.uint64)].sum()) for what, lines in self._notes.items()}
+        return Counter({what: num for what, num in counts.items() if num})
 
     @property
     def dropped(self) -> Counter[Why]:
@@ -110,16 +125,19 @@ class _Pass:
         return self.num_made - self.dropped.total()
 
     def judge(self, ended: Iterable[Ended], num: int) -> None:
-        """Judge all; where a dear filter is the first, they are read twice, and hold `num` drafts."""
-        dear = next((given for given, _ in self._judges if given.is_dear), None)
-        if dear is not None:
+        """Judge all; where the first filter began the pass, they are read twice, and hold `num` drafts."""
+        first = next((given for given, _ in self._judges if given.begins_pass), None)
+        if first is not None:
             drafts = (one.outcome for one in ended if isinstance(one.outcome, Draft))
-            self._around.prepare(dear, (draft for draft in drafts if dear.concerns(draft)), num)
+            self._around.prepare(first, (draft for draft in drafts if first.concerns(draft)), num)
         for one, seen in looked_at(self._looking, ended):
             self._verdicts.append(0)
             self._told.append(0)
             outcome = self._judged(one.outcome, seen) if isinstance(one.outcome, Draft) else one.outcome
-            self._file.write(_line(one.name, outcome))
+            with written_to(self._around.scratch):
+                self._file.write(_line(one.name, outcome))
+        with written_to(self._around.scratch):
+            self._file.flush()
         self._finish()
 
     def __iter__(self) -> Iterator[Ended]:
@@ -150,7 +168,8 @@ class _Pass:
                 return draft
         for number, judge in told:
             if what := judge.note(seen[number]):
-                self.noted[f"{self._judges[number][0].name}: {what}"] += 1
+                lines = self._notes.setdefault(f"{self._judges[number][0].name}: {what}", array("Q"))
+                lines.append(len(self._verdicts) - 1)
             judge.keep(draft, seen[number])
             self._told[-1] |= 1 << number
         return draft
@@ -170,15 +189,25 @@ class _Pass:
 
 @contextmanager
 def filtering(filters: Sequence[Filter], around: Surroundings) -> Iterator[Filtering]:
-    """The passes. Their scratch is a folder in `around.scratch`. It goes with them, as does what a killed one left."""
+    """The passes. Their scratch is a folder in `around.scratch`. It goes with them, as does what a killed one left.
+
+    Raises:
+        UserError: a filter cannot judge here, or the disk is full.
+    """
     for left in around.scratch.glob(f"{_PREFIX}*"):
         rmtree(left, ignore_errors=True)
-    scratch = Path(mkdtemp(prefix=_PREFIX, dir=around.scratch))
+    with written_to(around.scratch):
+        scratch = Path(mkdtemp(prefix=_PREFIX, dir=around.scratch))
     try:
         with ExitStack() as opened:
             yield Filtering(filters, replace(around, scratch=scratch), opened)
     finally:
         rmtree(scratch, ignore_errors=True)
+
+
+def _closed(file: IO[str]) -> None:
+    with suppress(OSError):  # what the disk has not taken is said already
+        file.close()
 
 
 def _line(name: ScriptName, outcome: Outcome) -> str:

@@ -22,7 +22,7 @@ class Difficulty(Filter):
 
     name: ClassVar[str] = "difficulty"
     shorthand: ClassVar[str] = "max_ifd"
-    is_dear: ClassVar[bool] = True
+    begins_pass: ClassVar[bool] = True
 
     max_ifd: _Bound = 1.0
     """The largest quotient of an answer's loss behind its prompt and alone."""

@@ -21,10 +21,11 @@ _STEP = 0.05
 
 
 class Diversity(Filter):
-    """A share of the drafts that all other filters keep."""
+    """A share of the drafts that all filters before it keep."""
 
     name: ClassVar[str] = "diversity"
     shorthand: ClassVar[str] = "drop_share"
+    begins_pass: ClassVar[bool] = True
 
     drop_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """The share that is dropped, if so many are like others at all."""

@@ -45,7 +45,7 @@ class Surroundings:
     grade: Callable[[Draft], float | Failed] | None = None
     """The grade that a judging model has given, or why there is none; None where nobody judges."""
     prepare: "Callable[[Filter, Iterable[Draft], int], None]" = lambda judging, drafts, num: None
-    """Called before a dear filter judges, with all that come to it, `num` at most: they can be measured then."""
+    """Called before the filter that begins a pass judges, with all that come to it, `num` at most, to be measured."""
 
 
 class Late(NamedTuple):
@@ -81,7 +81,7 @@ class Judge(ABC):
         return {}
 
     def note(self, seen: Any) -> str | None:
-        """What is counted of a draft that is kept all the same."""
+        """What is counted of a draft, if it is kept in the end."""
         del seen
         return None
 
@@ -104,8 +104,9 @@ class Filter(BaseModel, ABC):
     """The setting that a config may give alone, without its name."""
     example: ClassVar[str] = "true"
     """What a config may give."""
-    is_dear: ClassVar[bool] = False
-    """Whether it judges only what all filters before it keep for good: near copies among them are dropped first."""
+    begins_pass: ClassVar[bool] = False
+    """Whether it judges only what all filters before it keep for good: near copies among them are dropped first. So a
+    dear one is asked for no more than it must be, and a share is one of what the others keep."""
 
     tasks: tuple[str, ...] = ()
     """Only drafts of these tasks are judged. Default: all."""

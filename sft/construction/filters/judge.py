@@ -25,7 +25,7 @@ class Graded(Filter):
     name: ClassVar[str] = "judge"
     shorthand: ClassVar[str] = "at_least"
     example: ClassVar[str] = "{at_least: 4, rubric: It answers what is asked and is right.}"
-    is_dear: ClassVar[bool] = True
+    begins_pass: ClassVar[bool] = True
 
     rubric: str = DEFAULT_RUBRIC
     """What counts: a text, or the path of a file (`.txt`, `.md`)."""

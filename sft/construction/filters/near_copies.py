@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sft.construction.folder import written_to
 from sft.data.duplicates import NUM_PERMUTATIONS
 from sft.data.near_duplicates import Signatures, find_near_duplicates
 from sft.schema import BoolArray
@@ -18,8 +19,13 @@ class NearCopies:
     """Signatures in the order in which they are added."""
 
     def __init__(self, scratch: Path) -> None:
-        """`scratch` is not there yet."""
-        scratch.mkdir()
+        """`scratch` is not there yet.
+
+        Raises:
+            UserError: the disk is full, as for the other methods.
+        """
+        with written_to(scratch):
+            scratch.mkdir()
         self._scratch, self.num = scratch, 0
         self._path = scratch / "signatures"
         self._unwritten = bytearray()
@@ -37,13 +43,14 @@ class NearCopies:
         if not self.num:
             return np.zeros(0, dtype=bool)
         scratch = self._scratch / f"{similarity:.3f}"
-        scratch.mkdir()
-        firsts = find_near_duplicates(self._read, np.ones(self.num, dtype=bool), similarity, scratch)
+        with written_to(scratch):
+            scratch.mkdir()
+            firsts = find_near_duplicates(self._read, np.ones(self.num, dtype=bool), similarity, scratch)
         return np.asarray(firsts != np.arange(self.num))
 
     def _write(self) -> None:
         # It is open no longer than this, so that nobody has to close it.
-        with self._path.open("ab") as file:
+        with written_to(self._path), self._path.open("ab") as file:
             file.write(self._unwritten)
         self._unwritten.clear()
 

@@ -75,7 +75,8 @@ class Persona(Recipe):
 
 def _read(path: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+        # A line ends where one of JSON lines does: `splitlines` cuts at signs that stand inside of texts, too.
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except FileNotFoundError:
         raise UserError(
             f"personas: there is no file {path}{near_it(path)}. Write a person each line into it."

@@ -1,0 +1,61 @@
+"""A seed is a question and its answer as training learns them; what stands by itself alone is shown."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from sft.construction.counts import said_of_others
+from sft.construction.recipes.recipe import Seed
+from sft.construction.recipes.registry import read_recipes
+from sft.construction.seeds import TaskSeeds, seed_of, seeds_of
+from sft.data.formats.grading import Grading
+from sft.data.formats.messages import read_messages
+from sft.errors import UserError
+from sft.schema import Conversation, RecordLocation
+
+ASKED, ANSWERED = {"role": "user", "content": "What is 2+2?"}, {"role": "assistant", "content": "4"}
+HELLO, FRENCH = {"role": "assistant", "content": "Hello"}, {"role": "system", "content": "Answer in French."}
+CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": "{}"}}]}
+MORE = [{"role": "user", "content": "And 3+3?"}, {"role": "assistant", "content": "6"}]
+NOT_LEARNED = "a first answer that is not learned"
+
+
+def found(*turns: dict[str, Any], is_last_learned: bool = False, tools: Any = ()) -> Seed | str:
+    messages = read_messages({"messages": [*turns]}, {})
+    conversation = Conversation(messages, "sums", "by_hand", 0, RecordLocation("x", 1), tools)
+    return seed_of(conversation, Grading(), is_last_learned=is_last_learned)
+
+
+def test_a_seed_is_the_first_question_and_the_answer_to_it() -> None:
+    for one in (found(ASKED, ANSWERED), found({"role": "system", "content": " "}, ASKED, ANSWERED, *MORE)):
+        assert isinstance(one, Seed)
+        assert (one.prompt, one.answer, one.source) == ("What is 2+2?", "4", "by_hand")
+    assert isinstance(found(ASKED, ANSWERED, is_last_learned=True), Seed)
+
+
+@pytest.mark.parametrize(
+    ("turns", "why"),
+    [
+        ([HELLO, ASKED, ANSWERED], "an answer before the first question"),
+        ([FRENCH, ASKED, ANSWERED], "a system text"),
+        ([ASKED, {**ANSWERED, "train": False}, *MORE], NOT_LEARNED),
+        ([ASKED, {**ANSWERED, "weight": 0}, *MORE], NOT_LEARNED),
+        ([ASKED, CALL, {"role": "tool", "content": "4"}, ANSWERED], "tools"),
+    ],
+)
+def test_a_record_whose_answer_is_to_something_else_or_not_learned_is_no_seed(turns: Any, why: str) -> None:
+    assert found(*turns) == why
+
+
+def test_what_is_not_learned_in_this_config_is_no_seed() -> None:
+    assert found(ASKED, ANSWERED, *MORE, is_last_learned=True) == NOT_LEARNED
+
+
+def test_records_that_are_no_seeds_are_counted_where_none_is_left() -> None:
+    (recipe,) = read_recipes([{"kind": "few_shot", "num": 3}])
+    left_out = Counter({"a system text": 1200, NOT_LEARNED: 1})
+    said = "Not shown: 1,200 with a system text, 1 with a first answer that is not learned."
+    assert said_of_others(left_out).strip() == said
+    with pytest.raises(UserError, match=said):
+        seeds_of(recipe, "sums", TaskSeeds([], left_out), "construct.recipes: few_shot.tasks")
