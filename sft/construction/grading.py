@@ -64,7 +64,7 @@ class Grading:
         return Job(name, partial(self._script, name, draft), self._teacher)
 
     def _script(self, name: ScriptName, draft: Draft) -> Script:
-        before = {"messages": [*map(_quoted, _before_the_answer(draft))]}
+        before: dict[str, Any] = {"messages": [*map(_quoted, _before_the_answer(draft))]}
         if draft.tools:
             before["tools"] = _as_data(json.dumps(draft.tools, ensure_ascii=False))
         reply = yield _request(str(name), self._given, self._rubric, before, _as_data(_shown_answer(draft)))

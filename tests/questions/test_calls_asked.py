@@ -80,9 +80,8 @@ def test_what_is_learned_is_scored_as_right_and_the_rest_as_wrong(
     about: dict[str, Any] = {"rubric": "", "answer": "", "grades": [1, 2]}
     for question in made.questions:
         assert question.tools
-        assert json.dumps(question.tools, ensure_ascii=False) in judge_prompt(
-            "grade.j2", expected_of(question), **about
-        )
+        asked = judge_prompt("grade.j2", expected_of(question), **about)
+        assert json.dumps(question.tools, ensure_ascii=False) in asked
 
 
 def test_examples_that_call_tools_are_not_shown_as_text_without_their_calls(
