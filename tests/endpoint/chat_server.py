@@ -26,6 +26,8 @@ class ChatServer:
     """After so many requests."""
     seconds: float = 0.0
     """That every answer takes."""
+    num_cut_off: int = 0
+    """The first so many answers break off."""
     structured: bool = True
     tokenize: Callable[[Mapping[str, Any]], list[int]] | None = None
     """What `/tokenize` says, as vLLM has it; None: there is no such thing."""
@@ -80,6 +82,8 @@ class _Scripted(BaseHTTPRequestHandler):
         prompt = str(content["messages"][-1]["content"])
         if self.chat.status and len(self.chat.asked) > self.chat.num_well:
             self._send(self.chat.status, {"error": {"message": "by script"}})
+        elif len(self.chat.asked) <= self.chat.num_cut_off:
+            self._cut_off()
         elif content["model"] not in self.chat.models:
             self._send(404, {"error": {"message": "no such model"}})
         elif "response_format" in content and not self.chat.structured:
@@ -91,9 +95,7 @@ class _Scripted(BaseHTTPRequestHandler):
         elif prompt == "hang up" or (prompt == "hang up once" and count == 1):
             self.close_connection = True
         elif prompt == "half" or (prompt == "half once" and count == 1):
-            self._head(200, 1000)
-            self.wfile.write(b'{"choices": [')
-            self.close_connection = True
+            self._cut_off()
         elif prompt == "slow":
             time.sleep(1.2)
         elif prompt == "drip":
@@ -112,6 +114,8 @@ class _Scripted(BaseHTTPRequestHandler):
             self._send(200, _completion(None))
         elif prompt == "strange end":
             self._send(200, _completion("x", "whatever"))
+        elif prompt.startswith("filtered"):
+            self._send(200, _completion(None, "content_filter", 900, num_prompt_tokens=5000))
         elif prompt == "no calls":
             self._send(200, _completion("x", "tool_calls"))
         elif prompt == "too long":
@@ -121,6 +125,11 @@ class _Scripted(BaseHTTPRequestHandler):
         else:
             text = self.chat.respond(content)
             self._send(200, _completion(text, num_tokens=min(len(text.split()) + 1, content["max_tokens"])))
+
+    def _cut_off(self) -> None:
+        self._head(200, 1000)
+        self.wfile.write(b'{"choices": [')
+        self.close_connection = True
 
     def _send(self, status: int, content: Any, headers: Mapping[str, str] | None = None) -> None:
         self._send_bytes(status, json.dumps(content).encode(), headers)
@@ -138,9 +147,11 @@ class _Scripted(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def _completion(text: str | None, finish: str = "stop", num_tokens: int = 1) -> dict[str, Any]:
+def _completion(
+    text: str | None, finish: str = "stop", num_tokens: int = 1, num_prompt_tokens: int = 3
+) -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
-    return {"choices": [choice], "usage": {"completion_tokens": num_tokens, "prompt_tokens": 3}}
+    return {"choices": [choice], "usage": {"completion_tokens": num_tokens, "prompt_tokens": num_prompt_tokens}}
 
 
 class _Server(ThreadingHTTPServer):
