@@ -92,6 +92,11 @@ class NoReply:
     """As in `ChatReply`."""
     num_prompt_tokens: int | None = None
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether the server says what it has taken: then it was answered, and has to be paid."""
+        return self.is_billed and self.num_tokens is not None and self.num_prompt_tokens is not None
+
 
 class ReplyError(ValueError):
     """What the server sent is no answer; the text is the reason."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Respond = Callable[[Mapping[str, Any]], str]
+Respond = Callable[[Mapping[str, Any]], str | dict[str, Any]]
+"""Gives a text, or a whole answer."""
 KEY = "sk-secret-of-the-tests"
 
 
@@ -114,8 +115,8 @@ class _Scripted(BaseHTTPRequestHandler):
             self._send(200, _completion(None))
         elif prompt == "strange end":
             self._send(200, _completion("x", "whatever"))
-        elif prompt.startswith("filtered"):
-            self._send(200, _completion(None, "content_filter", 900, num_prompt_tokens=5000))
+        elif prompt == "filtered":
+            self._send(200, FILTERED)
         elif prompt == "no calls":
             self._send(200, _completion("x", "tool_calls"))
         elif prompt == "too long":
@@ -123,8 +124,10 @@ class _Scripted(BaseHTTPRequestHandler):
         elif prompt == "refused":
             self._send(400, {"error": {"message": f"too long a prompt, and {KEY}"}})
         else:
-            text = self.chat.respond(content)
-            self._send(200, _completion(text, num_tokens=min(len(text.split()) + 1, content["max_tokens"])))
+            answer = self.chat.respond(content)
+            if isinstance(answer, str):
+                answer = _completion(answer, num_tokens=min(len(answer.split()) + 1, content["max_tokens"]))
+            self._send(200, answer)
 
     def _cut_off(self) -> None:
         self._head(200, 1000)
@@ -152,6 +155,10 @@ def _completion(
 ) -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
     return {"choices": [choice], "usage": {"completion_tokens": num_tokens, "prompt_tokens": num_prompt_tokens}}
+
+
+FILTERED = _completion(None, "content_filter", 900, num_prompt_tokens=100)
+"""An answer of no use that has to be paid."""
 
 
 class _Server(ThreadingHTTPServer):

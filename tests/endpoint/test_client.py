@@ -249,7 +249,7 @@ def test_a_server_that_cuts_answers_off_and_then_refuses_the_schema_is_asked_in_
 
 
 BILLED = {
-    "filtered": (5000, 900),
+    "filtered": (100, 900),
     "no text": (3, 1),
     "strange end": (3, 1),
     "too long": (3, 9),
