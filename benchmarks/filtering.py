@@ -206,9 +206,9 @@ def _answered(asking: Asking, job: Job) -> Result:
     """The end of a script whose requests are answered at once."""
     played = asking.play(job)
     try:
-        request = next(played)
+        asked = next(played)
         while True:
-            request = played.send(_reply(request))
+            asked = played.send(_reply(asked.request))
     except StopIteration as ended:
         result: Result = ended.value
         return result

@@ -1,29 +1,43 @@
 """Runs scripts: what the log holds is given back, the rest is asked, and each reply is in the log before it is used.
 
 script ──ChatRequest──▶ log has it? ──yes──▶ back to the script
-                            └─no──▶ budget ──▶ teacher ──▶ log ──▶ back to the script
+                            └─no──▶ Asked ──at_once: budget, teacher──▶ log ──▶ back to the script
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from sft.construction.in_vain import InVain
 from sft.construction.request_log import Kept, Logged, RequestLog, request_name
 from sft.construction.script import Elsewhere, Failed, Script, ScriptName
 from sft.construction.spending import Spending, Tokens, most_tokens, taken_tokens
-from sft.construction.teacher import Teacher, TeacherId
+from sft.construction.teacher import Teacher
 from sft.draft import Draft
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
 from sft.errors import UserError
 
 NOT_ASKED = Failed("not asked yet", is_final=False)
-_TRIES = 2
-"""Of a request, each with the client's own; then it has no answer."""
+PROBE = ChatRequest("", [{"role": "user", "content": "Say hello."}], max_tokens=64)
+"""What any teacher can answer."""
 
 Result = Draft | Failed
 
-Played = Generator[ChatRequest | Elsewhere, Any, Result]
-"""A script that asks for what the log lacks alone; the key of each request is its name in the log."""
+
+class Asked(NamedTuple):
+    """A request that the log lacks."""
+
+    request: ChatRequest
+    """Its key is its name in the log."""
+    logged: Logged
+    most: Tokens
+    """That it takes."""
+    num_in_vain: int
+    """So many requests had been in vain when it was made."""
+
+
+Played = Generator[Asked | Elsewhere, Any, Result]
+"""A script that asks for what the log lacks alone."""
 
 
 class Job(NamedTuple):
@@ -35,13 +49,6 @@ class Job(NamedTuple):
     """The number of whom it asks."""
 
 
-class _InVain(NamedTuple):
-    place: int
-    """Among all requests that were in vain."""
-    asked: Logged
-    outcome: NoReply
-
-
 class Asking:
     """What the scripts of a construction share."""
 
@@ -50,111 +57,88 @@ class Asking:
         self.teachers, self.spending = teachers, spending
         self.away: dict[int, UserError] = {}
         """Teachers that cannot be asked any more, by number, each with the reason; their scripts go by the log."""
-        self._log = log
-        self._in_vain: list[_InVain] = []
-        self._num_in_vain = 0
-
-    def replay(self, job: Job) -> Result:
-        """How a script ends by the log alone."""
-        played = self._play(job, is_asking=False)
-        try:
-            next(played)
-        except StopIteration as ended:
-            result: Result = ended.value
-            return result
-        raise AssertionError("it would ask")
-
-    def play(self, job: Job) -> Played:
-        """The script; it is open at the end only where the budget is reached, or its teacher is away."""
-        return self._play(job, is_asking=True)
+        self._log, self._in_vain = log, InVain(log)
 
     @property
     def has_nothing(self) -> bool:
         """Whether the log is empty."""
         return not len(self._log)
 
-    def is_settled(self, job: Job) -> bool:
-        """Whether all that the script got is in the log; not while a request of it is in vain."""
-        teacher = self.teachers[job.teacher].id
-        return not any((one.asked.script, one.asked.teacher) == (str(job.name), teacher) for one in self._in_vain)
+    def replay(self, job: Job) -> Result:
+        """How a script ends by the log alone."""
+        played, found = self.play(job), None
+        try:
+            while isinstance(step := played.send(found), Elsewhere):
+                found = step.run()
+        except StopIteration as ended:
+            result: Result = ended.value
+            return result
+        played.close()
+        return self.open_end(job)
 
-    def waits_for(self, number: int) -> Failed:
-        """The end, for now, of a script whose teacher is away."""
-        return Failed(f"it waits for {self.teachers[number].title}", is_final=False)
+    def play(self, job: Job) -> Played:
+        """The script, which is sent the outcome of each request that it yields.
 
-    def settle(self, teacher: TeacherId, until: int | None = None) -> None:
-        """Requests that got no answer of the teacher have none: from now on that is in the log.
-
-        Until it answers one that was made later, or all have been asked, it may be the server that is at fault: one
-        that shuts down still answers what is under way. If it cannot be asked any more, they are therefore not in the
-        log, and asked again by the next process.
-
-        Args:
-            teacher: whose they are.
-            until: only the first so many of all that were in vain.
+        One without an answer is yielded once more, unless that may have to be paid.
         """
-        left = []
-        for one in self._in_vain:
-            if one.asked.teacher == teacher and (until is None or one.place < until):
-                self._log.add(one.asked, one.outcome)
-            else:
-                left.append(one)
-        self._in_vain = left
-
-    def _play(self, job: Job, is_asking: bool) -> Played:
         teacher = self.teachers[job.teacher]
-        script, used = job.begin(), list[Kept]()
-        tokens = Tokens()
+        script, used, tokens = job.begin(), list[Kept](), Tokens()
         try:
             request = next(script)
             while True:
                 if isinstance(request, Elsewhere):
-                    request = script.send((yield request) if is_asking else request.run())
+                    request = script.send((yield request))
                     continue
-                asked = request.content()
-                name = request_name(teacher.id, asked, f"{job.name}/{len(used)}")
-                kept = self._log.find(name)
+                logged = self._logged(request, job.name, job.teacher, len(used))
+                kept = self._log.find(logged.name)
                 if kept is None:
-                    if job.teacher in self.away:
-                        return self.waits_for(job.teacher)
-                    until = self._num_in_vain
-                    outcome = (yield from self._ask(replace(request, key=name), asked)) if is_asking else None
-                    if outcome is None:
-                        return NOT_ASKED
-                    kept = self._keep(Logged(name, str(job.name), teacher.id, asked), outcome, until)
+                    asked = self._asked(request, logged)
+                    outcome = yield asked
+                    if isinstance(outcome, NoReply) and not outcome.is_billed:
+                        outcome = yield asked
+                    kept = self.keep(asked, outcome)
                 used.append(kept)
-                tokens += taken_tokens(asked, kept.outcome)
+                tokens += taken_tokens(logged.asked, kept.outcome)
                 request = script.send(kept.outcome)
         except StopIteration as ended:
             return self._with_costs(ended.value, teacher, used, tokens)
         finally:
             script.close()
 
-    def _ask(
-        self, request: ChatRequest, asked: Mapping[str, Any]
-    ) -> Generator[ChatRequest, ChatReply | NoReply, ChatReply | NoReply | None]:
-        """The outcome of the last try; None where the budget has no room for a try."""
-        outcome: ChatReply | NoReply | None = None
-        most = most_tokens(asked)
-        for _ in range(_TRIES):
-            if not self.spending.reserve(most):
-                return None
-            outcome = None
-            try:
-                outcome = yield request
-            finally:
-                self.spending.settle(most, None if outcome is None else taken_tokens(asked, outcome))
-            if isinstance(outcome, ChatReply):
-                break
-        return outcome
-
-    def _keep(self, logged: Logged, outcome: ChatReply | NoReply, until: int) -> Kept:
-        if isinstance(outcome, NoReply):
-            self._in_vain.append(_InVain(self._num_in_vain, logged, outcome))
-            self._num_in_vain += 1
+    def keep(self, asked: Asked, outcome: ChatReply | NoReply) -> Kept:
+        """Write the outcome of a request into the log: one without an answer when it is known to get none."""
+        logged = asked.logged
+        if isinstance(outcome, NoReply) and not outcome.is_counted:
+            self._in_vain.add(logged, outcome)
             return Kept(logged.name, outcome, "")
-        self.settle(logged.teacher, until)
+        if isinstance(outcome, ChatReply):
+            self._in_vain.settle(logged.teacher, asked.num_in_vain)
         return self._log.add(logged, outcome)
+
+    def is_settled(self, job: Job) -> bool:
+        """Whether all that the script got is in the log; not while a request of it is in vain."""
+        return not self._in_vain.has(str(job.name), self.teachers[job.teacher].id)
+
+    def open_end(self, job: Job) -> Failed:
+        """The end, for now, of a script that lacks an answer."""
+        return self.waits_for(job.teacher) if job.teacher in self.away else NOT_ASKED
+
+    def waits_for(self, number: int) -> Failed:
+        """The end, for now, of a script whose teacher is away."""
+        return Failed(f"it waits for {self.teachers[number].title}", is_final=False)
+
+    def probe(self, number: int) -> Asked:
+        """A request that this teacher can answer: if it does, what was in vain before has no answer."""
+        # Each has a number that none before it has: so many are in the log.
+        name = ScriptName("probe", "", len(self._log))
+        return self._asked(PROBE, self._logged(PROBE, name, number, 0))
+
+    def _logged(self, request: ChatRequest, script: ScriptName, number: int, place: int) -> Logged:
+        teacher, content = self.teachers[number].id, request.content()
+        return Logged(request_name(teacher, content, f"{script}/{place}"), str(script), teacher, content)
+
+    def _asked(self, request: ChatRequest, logged: Logged) -> Asked:
+        return Asked(replace(request, key=logged.name), logged, most_tokens(logged.asked), self._in_vain.num)
 
     def _with_costs(self, result: Result, teacher: Teacher, used: Sequence[Kept], tokens: Tokens) -> Result:
         if isinstance(result, Failed):

@@ -3,7 +3,8 @@
     log/replies.jsonl   {"request": "9c…", "for": "few_shot/sort/3", "model": "big", "asked": {…}, "reply": {…}, …}
 
 A request is named by its content, by who is asked, and by its place in its script, which tells equal requests apart.
-Only names and places are in memory. A line with `failed` is a request that has no answer, and gets none.
+Only names and places are in memory. A line with `failed` is a request that has no answer, and gets none. With `billed`
+it had one of no use.
 """
 
 import json
@@ -27,6 +28,7 @@ from sft.errors import UserError
 _SYNC_SECONDS = 0.2
 _NAME_CHARS = 32
 _BEGINS, _ASKED, _REPLY = b'{"request": "', b', "asked": {', b', "reply": {'
+_FAILED, _BILLED, _COUNTS = "failed", "billed", ("num_tokens", "num_prompt_tokens")
 _SORTED = json.JSONEncoder(sort_keys=True)
 
 
@@ -96,11 +98,13 @@ class RequestLog:
         Raises:
             UserError: it cannot be written.
         """
-        name, teacher = logged.name, logged.teacher
-        date = time.strftime("%Y-%m-%d", time.gmtime())
-        said = {"failed": outcome.reason} if isinstance(outcome, NoReply) else {"reply": outcome.as_json()}
+        name, teacher, date = logged.name, logged.teacher, time.strftime("%Y-%m-%d", time.gmtime())
         of = {"request": name, "for": logged.script, "date": date, "url": teacher.url, "model": teacher.model}
-        line = {**of, "asked": logged.asked, **said}
+        if isinstance(outcome, NoReply):
+            billed = {_BILLED: {count: getattr(outcome, count) for count in _COUNTS}} if outcome.is_billed else {}
+            line = {**of, _FAILED: outcome.reason, **billed, "asked": logged.asked}
+        else:
+            line = {**of, "asked": logged.asked, "reply": outcome.as_json()}
         data = json.dumps(line).encode() + b"\n"
         try:
             if self._broken is not None:
@@ -204,17 +208,23 @@ def open_log(path: Path, spending: Spending) -> Iterator[RequestLog]:
 def _without_content(line: bytes) -> Mapping[str, Any]:
     """What is read of a line to answer a script: `asked` is most of it, and is skipped where `add` has written it.
 
-    A quote in a text of JSON follows a backslash. So none of these marks can be inside of a text.
+    A quote in a text of JSON follows a backslash. So none of these marks can be inside of a text; but what was asked
+    may have a key `reply`, such as a tool's. A line with a reply ends with it.
     """
     asked, reply = line.find(_ASKED), line.rfind(_REPLY)
-    is_ours = line.startswith(_BEGINS) and 0 < asked < reply
-    content: Mapping[str, Any] = json.loads(line[:asked] + line[reply:] if is_ours else line)
+    is_ours = line.startswith(_BEGINS) and 0 < asked < reply and line.endswith(b"}}\n")
+    if is_ours and b', "failed": ' not in line[:asked]:
+        line = line[:asked] + line[reply:]
+    content: Mapping[str, Any] = json.loads(line)
     return content
 
 
 def _kept(line: Mapping[str, Any]) -> Kept:
-    failed = line.get("failed")
-    outcome = read_kept_reply(line["reply"]) if failed is None else NoReply(failed)
+    reason = line.get(_FAILED)
+    if reason is None:
+        return Kept(line["request"], read_kept_reply(line["reply"]), line["date"])
+    billed = line.get(_BILLED)
+    outcome = NoReply(reason) if billed is None else NoReply(reason, True, *(billed[name] for name in _COUNTS))
     return Kept(line["request"], outcome, line["date"])
 
 

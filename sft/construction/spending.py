@@ -1,7 +1,8 @@
 """What was spent on a teacher, and whether the next request still fits the budget.
 
 A request is reserved with the most that it can take, and counted with what it took. So no limit is passed, whatever is
-under way, as long as a token has two bytes on average (English text has more than four).
+under way, as long as a token has two bytes on average (English text has more than four). And a limit is reached only
+where the next request would pass it with nothing under way: how many are asked at once decides nothing.
 """
 
 import json
@@ -46,7 +47,7 @@ class Spending:
         """Answered or in vain; without those under way."""
         self.tokens = Tokens()
         self.reached = ""
-        """The limit at which a request was refused; no other is made after it."""
+        """The limit that a request would have passed; no other is made after it."""
         self._num_reserved, self._reserved = 0, Tokens()
 
     @property
@@ -60,20 +61,30 @@ class Spending:
         return None if prices is None else (tokens.prompt * prices[0] + tokens.reply * prices[1]) / _MILLION
 
     def reserve(self, most: Tokens) -> bool:
-        """Whether a request that takes at most this may be made; it is then under way until `settle`."""
+        """Whether a request that takes at most this may be made now; it is then under way until `settle`.
+
+        If not, either a limit is `reached`, or those that are under way may take all that is left: it may be made when
+        they have taken less.
+        """
         if self.reached:
             return False
-        limits, tokens = self._budget, self.tokens + self._reserved + most
-        cost = self.cost_of(tokens)
-        if limits.requests is not None and self.num_requests + self._num_reserved + 1 > limits.requests:
-            self.reached = f"budget.requests={limits.requests:,}"
-        elif limits.tokens is not None and tokens.total > limits.tokens:
-            self.reached = f"budget.tokens={limits.tokens:,}"
-        elif limits.cost is not None and cost is not None and cost > limits.cost:
-            self.reached = f"budget.cost={limits.cost:g}"
-        else:
-            self._num_reserved, self._reserved = self._num_reserved + 1, self._reserved + most
-        return not self.reached
+        self.reached = self._passed(self.num_requests + 1, self.tokens + most)
+        num_requests, tokens = self.num_requests + self._num_reserved + 1, self.tokens + self._reserved + most
+        if self.reached or self._passed(num_requests, tokens):
+            return False
+        self._num_reserved, self._reserved = self._num_reserved + 1, self._reserved + most
+        return True
+
+    def _passed(self, num_requests: int, tokens: Tokens) -> str:
+        """The limit that so many would pass; empty: none."""
+        limits, cost = self._budget, self.cost_of(tokens)
+        if limits.requests is not None and num_requests > limits.requests:
+            return f"budget.requests={limits.requests:,}"
+        if limits.tokens is not None and tokens.total > limits.tokens:
+            return f"budget.tokens={limits.tokens:,}"
+        if limits.cost is not None and cost is not None and cost > limits.cost:
+            return f"budget.cost={limits.cost:g}"
+        return ""
 
     def settle(self, most: Tokens, taken: Tokens | None) -> None:
         """Count a request that was reserved with `most`; None: it has ended without being counted."""
@@ -93,8 +104,11 @@ def most_tokens(asked: Mapping[str, Any]) -> Tokens:
 
 
 def taken_tokens(asked: Mapping[str, Any], outcome: ChatReply | NoReply) -> Tokens:
-    """What a request with this content took; where the server does not say how many tokens, the most that it can be."""
-    if isinstance(outcome, NoReply):
+    """What a request with this content took; where the server does not say how many tokens, the most that it can be.
+
+    An answer of no use has taken as much as any other.
+    """
+    if isinstance(outcome, NoReply) and not outcome.is_billed:
         return Tokens()
     prompt, reply = outcome.num_prompt_tokens, outcome.num_tokens
     if prompt is None or reply is None:

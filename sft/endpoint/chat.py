@@ -86,6 +86,16 @@ class NoReply:
     """Why a request has no answer."""
 
     reason: str
+    is_billed: bool = False
+    """Whether the server has begun to answer it (status 200): it may have to be paid, though it is of no use."""
+    num_tokens: int | None = None
+    """As in `ChatReply`."""
+    num_prompt_tokens: int | None = None
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the server says what it has taken: then it was answered, and has to be paid."""
+        return self.is_billed and self.num_tokens is not None and self.num_prompt_tokens is not None
 
 
 class ReplyError(ValueError):
@@ -117,13 +127,22 @@ def read_reply(body: bytes, max_tokens: int) -> ChatReply:
         text = _thought_alone(message)
     if not isinstance(text, str | None):
         raise ReplyError(f"the content of the answer is no text: {quoted(text)}")
-    usage = content.get("usage")
-    num = _count(usage, "completion_tokens")
+    num, num_prompt = _counts(content)
     if num is not None and num > max_tokens:
         raise ReplyError(f"{num:,} tokens were written, and at most {max_tokens:,} were asked for")
     # JSON can spell half of a pair of surrogates, as of a character that was cut. No tokenizer can read it.
     text = _HALVES.sub("\N{REPLACEMENT CHARACTER}", text or "")
-    return ChatReply(text, calls, finish != "length", num, _count(usage, "prompt_tokens"))
+    return ChatReply(text, calls, finish != "length", num, num_prompt)
+
+
+def no_reply(reason: str, body: bytes | None = None) -> NoReply:
+    """What is known of an answer of no use; `body`: what came of it, if the server has begun to answer."""
+    if body is None:
+        return NoReply(reason)
+    try:
+        return NoReply(reason, True, *_counts(json_object(body)))
+    except ReplyError:
+        return NoReply(reason, is_billed=True)
 
 
 def _thought_alone(message: Mapping[str, Any]) -> str:
@@ -177,6 +196,12 @@ def _tool_calls(calls: Any) -> tuple[tuple[str, str], ...]:
             raise ReplyError(f"a tool call without a name: {quoted(call)}")
         found.append((name, given if isinstance(given, str) else json.dumps(given)))
     return tuple(found)
+
+
+def _counts(content: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """The tokens of the answer and of the prompt."""
+    usage = content.get("usage")
+    return _count(usage, "completion_tokens"), _count(usage, "prompt_tokens")
 
 
 def _count(usage: Any, name: str) -> int | None:

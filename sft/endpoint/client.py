@@ -11,11 +11,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-from sft.endpoint.chat import ChatReply, ChatRequest, NoReply, ReplyError, quoted, read_models
+from sft.endpoint.chat import ChatReply, ChatRequest, NoReply, ReplyError, no_reply, quoted, read_models
 from sft.endpoint.completion import Completion, CompletionRequest
-from sft.endpoint.endpoint import USUAL_KEY, Endpoint, EndpointError, Patience
+from sft.endpoint.endpoint import USUAL_KEY, Endpoint, EndpointError, Patience, header_from
 from sft.url_secrets import without_secrets
 
 Done = Callable[[ChatRequest, ChatReply | NoReply], None]
@@ -29,10 +30,21 @@ _Outcome = ChatReply | Completion | NoReply
 _TRIES_OF_BODIES = 3
 _CONNECT_SECONDS = 20.0
 _SHOWN_MODELS = 12
+_SENT_VARIABLES = "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"
+"""OpenAI's client sends them, beside the key."""
 
 
 class _CutOffError(Exception):
     """The connection ended in the middle of an answer."""
+
+
+@dataclass(slots=True)
+class _Coming:
+    """What has come of an answer so far."""
+
+    has_begun: bool = False
+    """Whether a status of 200 came, in any try."""
+    body: bytearray = field(default_factory=bytearray)
 
 
 def check_client() -> None:
@@ -51,10 +63,12 @@ class EndpointClient:
         """Nothing is asked yet.
 
         Raises:
-            EndpointError: the package is not installed, or the key is missing.
+            EndpointError: the package is not installed, or the key is missing or none.
         """
         _openai()
         endpoint.key()
+        for variable in _SENT_VARIABLES:
+            header_from(variable)
         self.endpoint = endpoint
         self._patience = patience or Patience()
         self._structured = True
@@ -148,62 +162,68 @@ class EndpointClient:
             )
 
     async def _outcome(self, client: Any, request: _Request) -> _Outcome:
-        openai, patience = _openai(), self._patience
+        openai, patience, coming = _openai(), self._patience, _Coming()
         try:
             async with asyncio.timeout(patience.seconds_in_all):
-                return request.read(await self._body(client, request))
+                await self._ask(client, request, coming)
+            return request.read(bytes(coming.body))
         except ReplyError as error:
-            return NoReply(str(error))
+            reason = str(error)
         except TimeoutError:
-            return NoReply(f"no answer within {patience.seconds_in_all:g} seconds")
+            reason = f"no answer within {patience.seconds_in_all:g} seconds"
         except _CutOffError:
-            return NoReply("the connection ended in the middle of the answer")
+            reason = "the connection ended in the middle of the answer"
         except openai.APITimeoutError:
-            return NoReply(f"no answer within {patience.seconds:g} seconds, in {_tries(patience)}")
+            reason = f"no answer within {patience.seconds:g} seconds, in {_tries(patience)}"
         except openai.APIConnectionError as error:
-            return NoReply(_unreached(error))
+            reason = _unreached(error)
         except openai.NotFoundError as error:
             raise await self._unknown(client, error) from None
         except openai.APIStatusError as error:
             if ended := self._end_of_all(error):
                 raise ended from None
-            return NoReply(f"the server answers with status {error.status_code}: {_told(error)}")
+            reason = f"the server answers with status {error.status_code}: {_told(error)}"
+        return no_reply(reason, bytes(coming.body) if coming.has_begun else None)
 
-    async def _body(self, client: Any, request: _Request) -> bytes:
+    async def _ask(self, client: Any, request: _Request, coming: "_Coming") -> None:
         openai = _openai()
-        schema = request.schema if isinstance(request, ChatRequest) else None
-        for left in reversed(range(_TRIES_OF_BODIES)):
-            structured = self._structured
-            try:
-                asked, kind = request.content(), client.completions
-                if isinstance(request, ChatRequest):
-                    # The package walks through all it knows by name, against its types: a third of its time.
-                    asked = {"messages": (), "extra_body": request.content(structured)}
-                    kind = client.chat.completions
-                async with kind.with_streaming_response.create(model=self.endpoint.model, **asked) as response:
-                    return await self._bounded(response)
-            except _CutOffError:
-                if not left:
-                    raise
-            except (openai.BadRequestError, openai.UnprocessableEntityError):
-                if schema is None or not structured:
-                    raise
-                self._structured = False  # the server has none: the same in words
-        raise AssertionError("unreachable")
+        structured = self._structured and isinstance(request, ChatRequest) and request.schema is not None
+        try:
+            await self._ask_in_one_form(client, request, structured, coming)
+        except (openai.BadRequestError, openai.UnprocessableEntityError):
+            if not structured:
+                raise
+            await self._ask_in_one_form(client, request, False, coming)
+            self._structured = False  # it was the schema that the server refused, not this request
 
-    async def _bounded(self, response: Any) -> bytes:
+    async def _ask_in_one_form(self, client: Any, request: _Request, structured: bool, coming: "_Coming") -> None:
+        """An answer that is cut off is asked for again."""
+        asked, kind = request.content(), client.completions
+        if isinstance(request, ChatRequest):
+            # The package walks through all it knows by name, against its types: a third of its time.
+            asked, kind = {"messages": (), "extra_body": request.content(structured)}, client.chat.completions
+        num_left = _TRIES_OF_BODIES
+        while True:
+            num_left -= 1
+            try:
+                async with kind.with_streaming_response.create(model=self.endpoint.model, **asked) as response:
+                    return await self._read(response, coming)
+            except _CutOffError:
+                if not num_left:
+                    raise
+
+    async def _read(self, response: Any, coming: "_Coming") -> None:
         most = self._patience.most_bytes
-        body = bytearray()
+        coming.has_begun, coming.body = True, bytearray()
         try:
             async for part in response.iter_bytes():
-                body += part
-                if len(body) > most:
+                coming.body += part
+                if len(coming.body) > most:
                     break
         except Exception as error:  # those of the package under OpenAI's, which differs between its versions
             raise _CutOffError from error
-        if len(body) > most:
+        if len(coming.body) > most:
             raise ReplyError(f"the answer is larger than {most:,} bytes")
-        return bytes(body)
 
     async def _models(self) -> list[str]:
         openai = _openai()
@@ -230,7 +250,9 @@ class EndpointClient:
     async def _listed(self, client: Any) -> list[str]:
         looking = client.with_options(max_retries=min(_TRIES_OF_BODIES - 1, self._patience.retries))
         async with looking.models.with_streaming_response.list() as response:
-            return read_models(await self._bounded(response))
+            coming = _Coming()
+            await self._read(response, coming)
+            return read_models(bytes(coming.body))
 
     async def _unknown(self, client: Any, error: Any) -> EndpointError:
         openai = _openai()
@@ -265,14 +287,21 @@ class EndpointClient:
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Any]:
         openai, patience = _openai(), self._patience
-        http = openai.DefaultAsyncHttpxClient(trust_env=False, follow_redirects=False)
-        async with openai.AsyncOpenAI(
-            base_url=self.endpoint.url,
-            api_key=self.endpoint.key() or "none",
-            max_retries=patience.retries,
-            timeout=openai.Timeout(patience.seconds, connect=min(_CONNECT_SECONDS, patience.seconds)),
-            http_client=http,
-        ) as client:
+        key, http = (
+            self.endpoint.key() or "none",
+            openai.DefaultAsyncHttpxClient(trust_env=False, follow_redirects=False),
+        )
+        try:
+            opened = openai.AsyncOpenAI(
+                base_url=self.endpoint.url,
+                api_key=key,
+                max_retries=patience.retries,
+                timeout=openai.Timeout(patience.seconds, connect=min(_CONNECT_SECONDS, patience.seconds)),
+                http_client=http,
+            )
+        except Exception as error:  # of the package under OpenAI's, which differs between its versions
+            raise EndpointError(f"endpoint: {self.endpoint.url} is no address of a server: {error}.") from None
+        async with opened as client:
             yield client
 
 

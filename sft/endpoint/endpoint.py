@@ -54,8 +54,9 @@ class Endpoint:
         """
         shown = without_secrets(self.url)
         try:
-            parts = urlsplit(self.url)
+            parts = urlsplit(self.url)  # it drops line ends
             is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            is_right &= self.url.isprintable() and " " not in self.url
         except ValueError:
             is_right = False
         if not is_right:
@@ -70,9 +71,9 @@ class Endpoint:
         """The key; it is remembered as a secret, so no message holds it. Empty: none.
 
         Raises:
-            EndpointError: the variable that is named is not set.
+            EndpointError: the variable that is named is not set, or holds what is no key.
         """
-        key = self.own_key or os.environ.get(self.api_key_env or USUAL_KEY, "").strip()
+        key = self.own_key or header_from(self.api_key_env or USUAL_KEY)
         if self.api_key_env and not key:
             raise EndpointError(
                 f"endpoint: the variable {self.api_key_env}, which is to hold the key for {self.url}, is not set. "
@@ -80,6 +81,30 @@ class Endpoint:
             )
         remember_secret(key)
         return key
+
+
+def header_from(variable: str) -> str:
+    """What a variable of the environment says, as a header can hold it; empty where it is not set.
+
+    Raises:
+        EndpointError: it holds something else. No message shows what.
+    """
+    value = os.environ.get(variable, "").strip()
+    remember_secret(value)
+    if not (value.isascii() and value.isprintable()):
+        for line in value.splitlines():
+            remember_secret(line)
+        raise EndpointError(
+            f"endpoint: the variable {variable} holds {_what_is_no_header(value)}, so it is not what a server has "
+            f"given you. Set it to that alone, in one line and without quotation marks."
+        )
+    return value
+
+
+def _what_is_no_header(value: str) -> str:
+    if len(value.splitlines()) > 1:
+        return "more than one line"
+    return "a control character" if value.isascii() else "a character that is not ASCII, such as a typographic quote"
 
 
 _EXAMPLE = "http://127.0.0.1:8000/v1."

@@ -19,7 +19,7 @@ from sft.draft import read_draft
 from sft.endpoint.endpoint import EndpointError
 from sft.errors import UserError
 from tests.construction.teaching import BOTH, FEW_SHOT, HASTE, lines_of, output_of, run, section, teach, work_of
-from tests.endpoint.chat_server import KEY, ChatServer, chat_server
+from tests.endpoint.chat_server import FILTERED, KEY, ChatServer, chat_server
 from tests.forked_ranks import warm_command
 
 ROOT = Path(__file__).parents[2]
@@ -228,7 +228,9 @@ def test_what_gets_no_answer_twice_is_counted_and_later_rounds_stay_what_they_we
         prompt = content["messages"][-1]["content"]
         if '{"instruction"' in prompt and len(lost) < 3:
             lost.add(prompt)
-        return "x" * 5_000_000 if prompt in lost else teach(content)  # more than the client takes
+        if prompt in lost:
+            raise ConnectionResetError
+        return teach(content)
 
     with chat_server(sometimes) as server:
         given = section(server.url, tmp_path / "out", (BOTH[0],))
@@ -241,6 +243,84 @@ def test_what_gets_no_answer_twice_is_counted_and_later_rounds_stay_what_they_we
         run(given)
         assert len(server.asked) == num
     assert output_of(given.out) == first
+
+
+def test_a_server_that_fails_at_the_end_costs_no_record_and_is_told_of(tmp_path: Path) -> None:
+    recipes = ({**FEW_SHOT[0], "num": 5},)
+    with chat_server(teach, status=500) as server:
+        given = section(server.url, tmp_path / "out", recipes, at_once=2)
+        with pytest.raises(UserError, match="the last requests got no answer, nor did one more: .* status 500"):
+            run(given)
+        assert len(server.asked) == 11, "each twice, and one more"
+        server.status = 0
+        assert run(given).counts.num_open == 0
+        whole = output_of(given.out)
+        assert whole["manifest"]["num_requests"] == 5
+        # One that fails when most is done: the rest waits for it.
+        server.status, server.num_well = 500, len(server.asked) + 3
+        late = section(server.url, tmp_path / "late", recipes, at_once=1)
+        done = run(late)
+        assert "the last requests got no answer" in str(done.error)
+        assert done.counts.num_open == 2
+        server.status = 0
+        assert run(late).error is None
+    assert output_of(late.out) == whole
+
+
+def test_what_has_no_answer_when_a_budget_is_reached_is_asked_again_with_a_larger_one(tmp_path: Path) -> None:
+    with chat_server(teach) as server:
+        server.status, server.num_well = 500, 4
+        first = run(section(server.url, tmp_path / "out", FEW_SHOT, at_once=1, budget={"requests": 6}))
+        assert first.spending.reached
+        assert first.counts.num_open == 16
+        server.status = 0
+        assert run(section(server.url, tmp_path / "out", FEW_SHOT)).counts.num_open == 0
+    assert output_of(tmp_path / "out")["manifest"]["num_requests"] == 20
+
+
+def test_a_request_that_alone_gets_no_answer_counts_as_not_made_though_it_is_the_last(tmp_path: Path) -> None:
+    def but_the_last(content: Mapping[str, Any]) -> str:
+        if len({str(one["messages"]) for one in server.asked}) == 20:
+            raise ConnectionResetError
+        return teach(content)
+
+    with chat_server(but_the_last) as server:
+        given = section(server.url, tmp_path / "out", FEW_SHOT, at_once=1)
+        done = run(given)
+        assert done.error is None
+        num = len(server.asked)
+        assert num == 19 + 2 + 1, "twice, and one that shows that the server answers"
+        found = output_of(given.out)
+        assert found["manifest"]["is_complete"]
+        assert sum(n for reason, n in found["manifest"]["not_made"].items() if "no answer" in reason) == 1
+        run(given)
+        assert len(server.asked) == num
+    assert output_of(given.out) == found
+
+
+def test_an_answer_of_no_use_is_paid_once_and_counts(tmp_path: Path) -> None:
+    def some_filtered(content: Mapping[str, Any]) -> str | dict[str, Any]:
+        return FILTERED if len(server.asked) % 2 else teach(content)
+
+    prices = {"price_per_million_tokens": [1, 2]}
+    with chat_server(some_filtered) as server:
+        given = section(server.url, tmp_path / "out", FEW_SHOT, at_once=1, budget={**prices, "cost": 0.012})
+        done = run(given)
+        assert not repeated(server)
+        assert done.spending.reached
+        assert done.spending.cost is not None
+        assert 0.0076 < done.spending.cost <= 0.012
+        num, filtered = len(server.asked), [*server.asked[::2]]
+        assert done.spending.tokens.prompt == 100 * len(filtered) + 3 * (num - len(filtered))
+        assert run(given).spending.tokens == done.spending.tokens, "the log counts the same"
+        assert len(server.asked) == num
+        run(section(server.url, tmp_path / "out", FEW_SHOT, at_once=1, budget=prices))
+        assert not repeated(server), "nor is one asked again by the next command"
+    lines = [line for line in lines_of(given.out / "log/replies.jsonl") if "failed" in line]
+    assert {line["billed"]["num_prompt_tokens"] for line in lines} == {100}
+    assert (
+        sum("no answer: the server's filter" in reason for reason in output_of(given.out)["manifest"]["not_made"]) == 1
+    )
 
 
 HOSTILE = [

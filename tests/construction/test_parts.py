@@ -24,7 +24,7 @@ from sft.construction.request_log import Logged, open_log
 from sft.construction.spending import Spending
 from sft.construction.teacher import TeacherId
 from sft.construction.wanted import wanted_counts
-from sft.endpoint.chat import ChatReply, ChatRequest
+from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
 from sft.errors import UserError
 from tests.construction.teaching import BOTH, FEW_SHOT, section, work_of
 
@@ -112,6 +112,23 @@ def test_a_half_line_is_cut_off_and_a_damaged_one_is_named(tmp_path: Path) -> No
         path.write_bytes(whole.replace(field, b'"other"', 1))
         with pytest.raises(UserError, match=r"replies.jsonl:1 is damaged .* Remove this line"):
             names()
+
+
+def test_whatever_was_asked_a_request_is_found_with_its_outcome(tmp_path: Path) -> None:
+    path = tmp_path / "replies.jsonl"
+    tools = [
+        {"function": {"parameters": {"properties": {"x": {}, "reply": {"text": "x"}, "failed": "y", "asked": {}}}}}
+    ]
+    asked = ChatRequest("", [], 8, tools=tools).content()
+    outcomes = [ChatReply("x"), NoReply("by script"), NoReply("filtered", True, 3, 7), NoReply("half", True)]
+    with open_log(path, Spending(ConstructionBudget())) as log:
+        for number, outcome in enumerate(outcomes):
+            log.add(Logged(f"{number:032x}", "a", TEACHER, asked), outcome)
+    with open_log(path, Spending(ConstructionBudget())) as log:
+        for number, outcome in enumerate(outcomes):
+            kept = log.find(f"{number:032x}")
+            assert kept is not None
+            assert kept.outcome == outcome
 
 
 def test_a_line_that_finds_no_room_is_a_message_and_leaves_nothing(tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 import asyncio
 import hashlib
-import json
 import random
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sft.config_construction import ConstructionBudget
-from sft.construction.asking import Asking
+from sft.construction.asking import PROBE, Asking
 from sft.construction.at_once import ask_all
 from sft.construction.local_teacher import BATCH, LocalTeacher, LostReplicaError, Outcome
 from sft.construction.prompts import Prompts
@@ -30,7 +30,7 @@ from sft.construction.teacher import Ask, TeacherError, TeacherId
 from sft.construction.work import Course, Ended, Part, Work
 from sft.draft import Draft
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
-from tests.construction.teaching import SEEDS, teach
+from tests.construction.teaching import SEEDS, lines_of, teach
 
 
 class Slow:
@@ -55,7 +55,8 @@ class Slow:
         self.num_now -= 1
         text = teach(request.content())
         digest = hashlib.sha256(request.key.encode()).digest()
-        return NoReply("by chance") if digest[0] < 8 else ChatReply(text, num_tokens=3, num_prompt_tokens=2)
+        by_chance = digest[0] < 8 and request.messages != PROBE.messages
+        return NoReply("by chance") if by_chance else ChatReply(text, num_tokens=3, num_prompt_tokens=2)
 
 
 def work(nums: Sequence[int], kinds: Sequence[str] = ("self_instruct", "few_shot")) -> Work:
@@ -224,6 +225,83 @@ def test_what_has_no_answer_is_not_settled_while_nothing_is_answered(tmp_path: P
     assert not [e for e in found if isinstance(e.outcome, Failed) and "away" in e.outcome.reason]
 
 
+def test_what_the_last_of_all_lacks_holds_up_nothing_that_would_see_it(tmp_path: Path) -> None:
+    class Failing(Slow):
+        """Never answers the first request, and says so when it has answered all that are asked beside it."""
+
+        first = ""
+        num_probes = 0
+
+        async def _ask(self, request: ChatRequest) -> ChatReply | NoReply:
+            self.num_probes += request.messages == PROBE.messages
+            self.first = self.first or request.key
+            if request.key != self.first:
+                await super()._ask(request)
+                return ChatReply(teach(request.content()))
+            before = -1
+            while before != self.num_asked:
+                before = self.num_asked
+                for _ in range(20):
+                    await asyncio.sleep(0)
+            return NoReply("this one never")
+
+    path, teacher = tmp_path / "log.jsonl", Failing("a", 64, 0)
+    recipe = read_recipes([{"kind": "self_instruct", "num": 150, "tasks": "all"}])[0]
+    wanted = Work([Part(recipe, "t", 150, SEEDS)], Prompts(), 3)
+    found = outcomes(wanted, path, [teacher])
+    assert teacher.num_probes == 1
+    assert found[0].outcome == Failed("no answer: this one never")
+    assert all(e.outcome.is_final for e in found if isinstance(e.outcome, Failed))
+    num = len(lines_of(path))
+    assert outcomes(wanted, path, [Slow("a", 64, 0)]) == found
+    assert len(lines_of(path)) == num, "it is not asked again"
+
+
+class Talkative(Slow):
+    """Its answers have up to as many tokens as are asked for."""
+
+    async def _ask(self, request: ChatRequest) -> ChatReply | NoReply:
+        await super()._ask(request)
+        digest = hashlib.sha256(str(request.messages).encode()).digest()
+        num = int.from_bytes(digest[:2]) * request.max_tokens >> 16
+        return ChatReply(teach(request.content()), num_tokens=num >> digest[2] % 4, num_prompt_tokens=9)
+
+
+@pytest.mark.parametrize("limit", ["tokens", "cost", "requests"])
+def test_a_budget_ends_at_the_same_request_however_many_are_asked_at_once(tmp_path: Path, limit: str) -> None:
+    budget = ConstructionBudget.model_validate(
+        {"price_per_million_tokens": [1, 2], limit: {"tokens": 9000, "cost": 0.018, "requests": 25}[limit]}
+    )
+    wanted, logs = work((70, 50), ("few_shot",)), []
+    wanted = replace(wanted, parts=[replace(part, teachers=(0,)) for part in wanted.parts])
+    for at_once in (1, 5, 64):
+        path = tmp_path / f"{at_once}.jsonl"
+        found = outcomes(wanted, path, [Talkative("a", at_once, at_once)], budget)
+        logs.append({line["request"]: line["reply"] for line in lines_of(path)})
+        again = Talkative("a", at_once, 3)
+        assert outcomes(wanted, path, [again], budget) == found
+        assert again.num_asked == 0, "the same command has no room for more"
+    assert logs[0] == logs[1] == logs[2]
+    assert 15 < len(logs[0]) < 60
+    spent = sum(reply["num_tokens"] + reply["num_prompt_tokens"] for reply in logs[0].values())
+    assert limit != "tokens" or 9000 - 1024 - 500 < spent <= 9000
+
+
+def test_at_a_budget_scripts_that_have_begun_end_first(tmp_path: Path) -> None:
+    budget = ConstructionBudget(tokens=60_000)
+    recipe = read_recipes([{"kind": "self_instruct", "num": 150, "tasks": "all"}])[0]
+    wanted, made = Work([Part(recipe, "t", 150, SEEDS)], Prompts(), 3), []
+    for at_once in (1, 64):
+        log = tmp_path / f"{at_once}.jsonl"
+        found = outcomes(wanted, log, [Talkative("a", at_once, 0)], budget)
+        spent = sum(line["reply"]["num_tokens"] + 9 for line in lines_of(log))
+        assert 60_000 - 1024 - 1000 < spent <= 60_000
+        made.append([e.name.number for e in found if not isinstance(e.outcome, Failed) or e.outcome.is_final])
+    assert made[0] == [*range(len(made[0]))]
+    assert made[1] == [*range(len(made[1]))], "none is overtaken"
+    assert len(made[0]) - 64 < len(made[1]) <= len(made[0])
+
+
 class Leaving(Slow):
     """Answers some, then nothing; after a while it is known to be away."""
 
@@ -253,7 +331,7 @@ def test_while_one_teacher_is_away_the_others_go_on_and_nothing_is_paid_twice(tm
     assert all(number % 2 for number in few), "only those of the one that is away"
     assert outcomes(wanted, path, [Slow("a", 8, 2), Slow("b", 8, 2)]) == never
     logs = [
-        sorted(json.loads(line)["request"] for line in p.read_text().splitlines())
+        sorted(line["request"] for line in lines_of(p) if not line["for"].startswith("probe"))
         for p in (path, tmp_path / "never.jsonl")
     ]
     assert logs[0] == logs[1], "no request was made for what is not so"

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Respond = Callable[[Mapping[str, Any]], str]
+Respond = Callable[[Mapping[str, Any]], str | dict[str, Any]]
+"""Gives a text, or a whole answer."""
 KEY = "sk-secret-of-the-tests"
 
 
@@ -26,6 +27,8 @@ class ChatServer:
     """After so many requests."""
     seconds: float = 0.0
     """That every answer takes."""
+    num_cut_off: int = 0
+    """The first so many answers break off."""
     structured: bool = True
     tokenize: Callable[[Mapping[str, Any]], list[int]] | None = None
     """What `/tokenize` says, as vLLM has it; None: there is no such thing."""
@@ -80,6 +83,8 @@ class _Scripted(BaseHTTPRequestHandler):
         prompt = str(content["messages"][-1]["content"])
         if self.chat.status and len(self.chat.asked) > self.chat.num_well:
             self._send(self.chat.status, {"error": {"message": "by script"}})
+        elif len(self.chat.asked) <= self.chat.num_cut_off:
+            self._cut_off()
         elif content["model"] not in self.chat.models:
             self._send(404, {"error": {"message": "no such model"}})
         elif "response_format" in content and not self.chat.structured:
@@ -91,9 +96,7 @@ class _Scripted(BaseHTTPRequestHandler):
         elif prompt == "hang up" or (prompt == "hang up once" and count == 1):
             self.close_connection = True
         elif prompt == "half" or (prompt == "half once" and count == 1):
-            self._head(200, 1000)
-            self.wfile.write(b'{"choices": [')
-            self.close_connection = True
+            self._cut_off()
         elif prompt == "slow":
             time.sleep(1.2)
         elif prompt == "drip":
@@ -112,6 +115,8 @@ class _Scripted(BaseHTTPRequestHandler):
             self._send(200, _completion(None))
         elif prompt == "strange end":
             self._send(200, _completion("x", "whatever"))
+        elif prompt == "filtered":
+            self._send(200, FILTERED)
         elif prompt == "no calls":
             self._send(200, _completion("x", "tool_calls"))
         elif prompt == "too long":
@@ -119,8 +124,15 @@ class _Scripted(BaseHTTPRequestHandler):
         elif prompt == "refused":
             self._send(400, {"error": {"message": f"too long a prompt, and {KEY}"}})
         else:
-            text = self.chat.respond(content)
-            self._send(200, _completion(text, num_tokens=min(len(text.split()) + 1, content["max_tokens"])))
+            answer = self.chat.respond(content)
+            if isinstance(answer, str):
+                answer = _completion(answer, num_tokens=min(len(answer.split()) + 1, content["max_tokens"]))
+            self._send(200, answer)
+
+    def _cut_off(self) -> None:
+        self._head(200, 1000)
+        self.wfile.write(b'{"choices": [')
+        self.close_connection = True
 
     def _send(self, status: int, content: Any, headers: Mapping[str, str] | None = None) -> None:
         self._send_bytes(status, json.dumps(content).encode(), headers)
@@ -138,9 +150,15 @@ class _Scripted(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def _completion(text: str | None, finish: str = "stop", num_tokens: int = 1) -> dict[str, Any]:
+def _completion(
+    text: str | None, finish: str = "stop", num_tokens: int = 1, num_prompt_tokens: int = 3
+) -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
-    return {"choices": [choice], "usage": {"completion_tokens": num_tokens, "prompt_tokens": 3}}
+    return {"choices": [choice], "usage": {"completion_tokens": num_tokens, "prompt_tokens": num_prompt_tokens}}
+
+
+FILTERED = _completion(None, "content_filter", 900, num_prompt_tokens=100)
+"""An answer of no use that has to be paid."""
 
 
 class _Server(ThreadingHTTPServer):

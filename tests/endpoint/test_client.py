@@ -74,7 +74,7 @@ def test_what_passes_is_tried_again(server: ChatServer) -> None:
 def test_a_server_that_is_slow_or_sends_drop_by_drop_is_not_waited_for(server: ChatServer) -> None:
     found = outcomes(server, ["slow", "drip"], Patience(seconds=0.4, seconds_in_all=0.8, retries=0))
     assert found["slow"] == NoReply("no answer within 0.4 seconds, in 1 try")
-    assert found["drip"] == NoReply("no answer within 0.8 seconds")
+    assert found["drip"] == NoReply("no answer within 0.8 seconds", is_billed=True)
 
 
 def test_retry_after_is_kept(server: ChatServer) -> None:
@@ -162,11 +162,42 @@ def test_an_address_where_nothing_answers_is_said() -> None:
             EndpointClient(Endpoint(url), Patience(retries=0)).check()
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://there/v1", "http://", "http://a:b@there/v1", "http://t/?k=v"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("localhost:8000", "ftp://there/v1", "http://", "http://a:b@there/v1", "http://t/?k=v"),
+        *("http://the\nre/v1", "http://there/\x01", "http://the re/v1", "http://there/v1\u2028"),
+    ],
+)
 def test_what_is_no_plain_address_is_refused(url: str) -> None:
     with pytest.raises(EndpointError, match="address") as refused:
         Endpoint(url)
     assert "a:b" not in str(refused.value)
+
+
+def test_an_address_that_the_package_cannot_read_is_a_message() -> None:
+    with pytest.raises(EndpointError, match="is no address of a server"):
+        EndpointClient(Endpoint("http://1.2.3.999/v1")).check()
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("sk-aaaa1111\nsk-bbbb2222", "more than one line"),
+        ("sk-aaaa1111\u2028sk-bbbb2222", "more than one line"),
+        ("\u201csk-bbbb2222\u201d", "not ASCII"),
+        ("sk-\x07bbbb2222", "a control character"),
+    ],
+)
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, value: str, told: str
+) -> None:
+    for variable, named in (("MY_KEY", "MY_KEY"), ("OPENAI_API_KEY", ""), ("OPENAI_ORG_ID", "")):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, value)
+            with pytest.raises(EndpointError, match=f"the variable {variable} holds .*{told}") as refused:
+                EndpointClient(Endpoint("http://127.0.0.1:1/v1", "tiny", named))
+            assert "bbbb" not in str(refused.value)
 
 
 def test_proxies_of_the_environment_are_not_used(server: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +228,46 @@ def test_a_server_without_structured_output_is_asked_in_words() -> None:
         client.chat_all(requests, lambda _, outcome: found.append(type(outcome)))
     assert found == [ChatReply] * 3
     assert "response_format" not in server.asked[-1]
+
+
+def test_a_request_that_the_server_refuses_in_any_form_takes_the_schema_from_no_other() -> None:
+    with chat_server() as server:
+        client, found = EndpointClient(Endpoint(server.url, "tiny"), PATIENCE), []
+        for prompt in ("refused", "hello"):
+            client.chat_all([request_of(prompt, schema={"type": "object"})], lambda _, outcome: found.append(outcome))
+    assert [type(outcome) for outcome in found] == [NoReply, ChatReply]
+    assert ["response_format" in content for content in server.asked] == [True, False, True]
+
+
+def test_a_server_that_cuts_answers_off_and_then_refuses_the_schema_is_asked_in_words() -> None:
+    with chat_server(structured=False) as server:
+        server.num_cut_off = 2
+        client, found = EndpointClient(Endpoint(server.url, "tiny"), PATIENCE), []
+        client.chat_all([request_of("hello", schema={"type": "object"})], lambda _, outcome: found.append(outcome))
+    assert [type(outcome) for outcome in found] == [ChatReply]
+    assert len(server.asked) == 4
+
+
+BILLED = {
+    "filtered": (100, 900),
+    "no text": (3, 1),
+    "strange end": (3, 1),
+    "too long": (3, 9),
+    "garbage": (None, None),
+    "huge": (None, None),
+    "half": (None, None),
+    "drip": (None, None),
+}
+
+
+def test_what_an_answer_of_no_use_has_taken_is_told(server: ChatServer) -> None:
+    prompts = [*BILLED, "refused", "hang up"]
+    found = outcomes(server, prompts, Patience(seconds=5, seconds_in_all=0.8, retries=0, most_bytes=200_000))
+    for prompt in prompts:
+        outcome = found[prompt]
+        assert isinstance(outcome, NoReply)
+        assert outcome.is_billed == (prompt in BILLED), prompt
+        assert (outcome.num_prompt_tokens, outcome.num_tokens) == BILLED.get(prompt, (None, None)), prompt
 
 
 def test_half_of_a_character_is_replaced() -> None:
