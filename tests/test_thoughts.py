@@ -49,8 +49,8 @@ def test_the_answer_is_what_stands_behind_a_thought_at_the_beginning(text: str, 
     ("text", "score", "note"),
     [
         ("<think>\nIt is 5.\n</think>\n\n4", 1.0, ""),
-        ("<think>\nIt is 4", 0.0, f"{CUT}: no number in the answer"),
-        ("<think>\nIt is 4\n</think>\n", 0.0, f"{NOTHING}: no number in the answer"),
+        ("<think>\nIt is 4", 0.0, f"{CUT}: no number in the answer, or none that can be read"),
+        ("<think>\nIt is 4\n</think>\n", 0.0, f"{NOTHING}: no number in the answer, or none that can be read"),
         ("</think> is 4", 1.0, ""),
     ],
 )

@@ -34,7 +34,6 @@ _MOST_REASON_CHARS = 4000
 _MOST_SECONDS = 24 * 3600.0
 _MOST_TASKS = 500
 
-
 View = Callable[[JsonObject, TrainedForm], list[tuple[bool, str]]] | None
 
 

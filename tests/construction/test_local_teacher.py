@@ -100,6 +100,8 @@ def test_a_local_and_a_served_teacher_take_turns_by_the_number_of_the_script(
     asked = Counter[tuple[str, str, int]]()
     for line in lines_of(out / "log" / "replies.jsonl"):
         recipe, task, number = line["for"].split("/")
+        if recipe == "probe":
+            continue  # the last requests of a teacher had no answer
         asked[(recipe, line["url"], int(number) % 2)] += 1
         assert (line["url"] == "local") == (recipe == "magpie" or (recipe == "few_shot" and int(number) % 2 == 0))
     assert asked[("few_shot", server.url, 1)] == 6
