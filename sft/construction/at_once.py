@@ -2,7 +2,7 @@
 
     courses that may begin ──▶ script ──waits──▶ budget has room ──▶ its teacher ──▶ log ──▶ script ──▶ … ──▶ its course
 
-All runs in one thread, and scripts go on in one place, `_AtOnce.run`. Nothing waits for a course but that course.
+All runs in one thread, and scripts go on in one place, `_AtOnce._go_on`. Nothing waits for a course but that course.
 Where a teacher is away, its scripts wait, and the others go on: scripts have their teachers by number, so no other one
 takes over.
 
@@ -103,8 +103,8 @@ class _AtOnce:
         """Requests that are not made yet, as a heap: that of the script that began first is the next."""
         self._num_under_way = 0
         """Requests, and things that run elsewhere."""
-        self._found = asyncio.Queue[tuple[_Begun, Any, Asked | None]]()
-        """What came of them; the request, where it is an outcome of one."""
+        self._has_found = asyncio.Event()
+        """Something came of one of them, so others may begin."""
         self._unsettled: list[tuple[_Begun, Result]] = []
         """Scripts that got no answer, and whose teacher has not answered a later request."""
         for course in courses:
@@ -119,11 +119,10 @@ class _AtOnce:
                 if self._begin():
                     await asyncio.sleep(0)
                 elif self._num_under_way:
-                    self._go_on(*await self._found.get())
+                    self._has_found.clear()
+                    await self._has_found.wait()
                 elif not await self._settle():
                     return
-                while not self._found.empty():
-                    self._go_on(*self._found.get_nowait())
 
     # ------------------------------------------------------------ scripts
 
@@ -214,7 +213,9 @@ class _AtOnce:
         async def find() -> None:
             found = await finding
             self._num_under_way -= 1
-            self._found.put_nowait((one, found, asked))
+            # Here, so that of many answers at once the first one's script asks on before the second is looked at.
+            self._go_on(one, found, asked)
+            self._has_found.set()
 
         self._num_under_way += 1
         self._group.create_task(find())
