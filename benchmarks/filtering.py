@@ -23,6 +23,7 @@ import resource
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -69,8 +70,9 @@ def measure_filters(num: int, say: Callable[[str], object]) -> None:
 
 def _in_process(what: Callable[..., object], *given: object) -> str:
     """What a new process says at its end; imports of the one before are not in its memory."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return str(pool.apply(what, given))
+    # One that may start others, as those of `multiprocessing.Pool` may not.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return str(pool.submit(what, *given).result())
 
 
 class _Used(NamedTuple):
