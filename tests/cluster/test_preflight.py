@@ -145,7 +145,7 @@ def sick(nodes: Cluster, config: Path, tiny_model_dir: Path) -> "Iterator[subpro
             start_new_session=True,
         )
     try:
-        wait_until(lambda: "sick" in names(nodes), 90, (folder / "sick.log").read_text())
+        wait_until(lambda: "sick" in names(nodes), 180, (folder / "sick.log").read_text())
         yield process
     finally:
         end(process)
