@@ -7,6 +7,7 @@ else the last one. Where that is a root, a multiple of pi, a ratio or a time of 
 
 import re
 import unicodedata
+from collections import deque
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
@@ -133,10 +134,7 @@ _TAKEN_BACK = re.compile(r"\b(?:wait|actually|correction|mistake|sorry|instead|r
 
 
 def _last(text: str, pattern: re.Pattern[str] = _NUMBER) -> re.Match[str] | None:
-    found = None
-    for found in pattern.finditer(text):  # noqa: B007
-        pass
-    return found
+    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
 
 
 def _amount(found: re.Match[str]) -> Amount | None:

@@ -31,7 +31,7 @@ if __name__ == "__main__":
         until = time.monotonic() + (10.0 if number < num_kills // 2 else draw.uniform(0.0, 0.6))
         while time.monotonic() < until:
             if number < num_kills // 2 and gathering(data.cache_dir) > before:
-                time.sleep(draw.uniform(0.0, 0.02))
+                time.sleep(draw.uniform(0.0, 0.02))  # to be killed at any moment of it
                 num_gathering += gathering(data.cache_dir) > before
                 break
             time.sleep(0.001)
