@@ -21,7 +21,7 @@ from sft.construction.page_tables import cost_rows, funnel_rows, part_rows
 from sft.construction.recipes.recipe import Seed
 from sft.construction.shown_draft import ShownDraft
 from sft.construction.variety import SIZES, varieties
-from sft.errors import UserError
+from sft.disk_words import MAKE_ROOM, told_of_disk
 from sft.pages import page_environment
 from sft.printable import counted, short_name
 
@@ -46,11 +46,8 @@ def write_page(folder: ConstructionFolder, seeds: Sequence[tuple[str, Seed]] = (
     # In an order of their own, so that those of each task count alike where not all do.
     drawn = [ShownDraft.of_seed(task, seed, words) for task, seed in sorted(seeds, key=lambda one: one[1].id)]
     page = render_page(folder.path.name, summary, drawn)
-    try:
+    with told_of_disk(folder.page, MAKE_ROOM):
         write_text(folder.page, page)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{folder.page} cannot be written: {reason}. Make room, and give the same command.") from error
     return summary
 
 

@@ -106,15 +106,10 @@ class RequestLog:
         else:
             line = {**of, "asked": logged.asked, "reply": outcome.as_json()}
         data = json.dumps(line).encode() + b"\n"
-        try:
+        with written_to(self._path):
             if self._broken is not None:
                 raise self._broken
             self._write(data)
-        except OSError as error:
-            raise UserError(
-                f"construct.out: {self._path} cannot be written: {error.strerror or error}. Make room, and give the "
-                f"same command again: it goes on with what is there."
-            ) from error
         self._table.add(_hash(name), self._end)
         self._end, self._unsynced = self._end + len(data), True
         return Kept(name, outcome, date)
@@ -186,12 +181,10 @@ def open_log(path: Path, spending: Spending) -> Iterator[RequestLog]:
     Raises:
         UserError: a line is damaged, or it cannot be written.
     """
-    try:
+    with written_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file: Any = path.open("ab", buffering=0)
         log = RequestLog(path, file, spending)
-    except OSError as error:
-        raise UserError(f"construct.out: {path} cannot be written: {error.strerror or error}.") from error
     ended = threading.Event()
     syncing = threading.Thread(target=log.sync_until, args=(ended,), name="log", daemon=True)
     try:
