@@ -232,6 +232,7 @@ def _about(work: Work, construct: ConstructConfig, asking: Asking, log: RequestL
         "teachers": [teacher.title for teacher in asking.teachers],
         "seed": work.run_seed,
         "num_requests": len(log),
+        "num_probes": log.num_probes,
         "num_prompt_tokens": spending.tokens.prompt,
         "num_reply_tokens": spending.tokens.reply,
         "cost": spending.cost,

@@ -111,12 +111,15 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     share = f"{kept / made:.1%} of what was made" if made else ""
     tokens = manifest["num_prompt_tokens"], manifest["num_reply_tokens"]
     cost, reached = manifest.get("cost"), manifest.get("reached")
+    probes = manifest.get("num_probes", 0)
+    of_requests = [f"{probes:,} of them to see whether a teacher still answers"] if probes else []
+    of_requests += [f"construct.{reached} is reached"] if reached else []
     facts = [
         ("wanted", f"{manifest['num_wanted']:,}", ""),
         ("made", f"{made:,}", f"{manifest['num_not_made']:,} not made"),
         ("kept", f"{kept:,}", share),
         ("dropped", f"{manifest['num_dropped']:,}", "by filters"),
-        ("requests", f"{manifest['num_requests']:,}", f"construct.{reached} is reached" if reached else ""),
+        ("requests", f"{manifest['num_requests']:,}", "; ".join(of_requests)),
         ("tokens", f"{sum(tokens):,}", f"{tokens[0]:,} of prompts, {tokens[1]:,} of answers"),
     ]
     return facts if cost is None else [*facts, ("cost", f"{cost:,.2f}", "in the currency of the price")]

@@ -25,6 +25,8 @@ from sft.construction.teacher import TeacherId
 from sft.endpoint.chat import ChatReply, NoReply, read_kept_reply
 from sft.errors import UserError
 
+PROBES = "probe"
+"""The name, in place of a recipe's, of requests that are made to see whether a teacher still answers."""
 _SYNC_SECONDS = 0.2
 _NAME_CHARS = 32
 _BEGINS, _ASKED, _REPLY = b'{"request": "', b', "asked": {', b', "reply": {'
@@ -67,6 +69,8 @@ class RequestLog:
         self._path, self._file = path, file
         self.spending = spending
         """What the requests of the log have taken, and those of this process that are in vain."""
+        self.num_probes = 0
+        """Requests that belong to no recipe, see `PROBES`."""
         self.models: dict[str, str] = {}
         """Address → the model that was asked there last, before this process."""
         self._table = OffsetTable()
@@ -111,6 +115,7 @@ class RequestLog:
                 raise self._broken
             self._write(data)
         self._table.add(_hash(name), self._end)
+        self.num_probes += _is_probe(logged.script)
         self._end, self._unsynced = self._end + len(data), True
         return Kept(name, outcome, date)
 
@@ -137,6 +142,7 @@ class RequestLog:
                 content = json.loads(line)
                 self._table.add(_hash(content["request"]), self._end)
                 self.models[content["url"]] = content["model"]
+                self.num_probes += _is_probe(content["for"])
                 self.spending.count(taken_tokens(content["asked"], _kept(content).outcome))
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
@@ -219,6 +225,10 @@ def _kept(line: Mapping[str, Any]) -> Kept:
     billed = line.get(_BILLED)
     outcome = NoReply(reason) if billed is None else NoReply(reason, True, *(billed[name] for name in _COUNTS))
     return Kept(line["request"], outcome, line["date"])
+
+
+def _is_probe(script: str) -> bool:
+    return script.startswith(f"{PROBES}//")  # a task has a name, so no script of a recipe begins so
 
 
 def _hash(name: str) -> int:
