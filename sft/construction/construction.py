@@ -116,7 +116,7 @@ def plan_work(config: SftConfig, construct: ConstructConfig, store: TokenStore, 
         for task, num in counts.items()
     ]
     no_seeds = sum((of_task.left_out for of_task in seeds.values()), Counter[str]())
-    for part in parts:
+    for part in {(part.recipe.kind, part.task): part for part in parts}.values():
         if part.task in seeds:
             no_seeds += not_taken(part.recipe, seeds[part.task])
     return Work(parts, prompts, config.run.seed, num_hidden, no_seeds)
