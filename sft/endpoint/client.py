@@ -8,6 +8,7 @@ texts and key go where the address says.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -71,7 +72,8 @@ class EndpointClient:
             header_from(variable)
         self.endpoint = endpoint
         self._patience = patience or Patience()
-        self._structured = True
+        self._refused = set[str]()
+        """Schemas that the server cannot hold an answer to; they are asked for in words alone."""
         self._num_in_vain = 0
 
     @property
@@ -187,14 +189,15 @@ class EndpointClient:
 
     async def _ask(self, client: Any, request: _Request, coming: "_Coming") -> None:
         openai = _openai()
-        structured = self._structured and isinstance(request, ChatRequest) and request.schema is not None
+        schema = json.dumps(request.schema) if isinstance(request, ChatRequest) and request.schema else ""
+        structured = bool(schema) and schema not in self._refused
         try:
             await self._ask_in_one_form(client, request, structured, coming)
         except (openai.BadRequestError, openai.UnprocessableEntityError):
             if not structured:
                 raise
             await self._ask_in_one_form(client, request, False, coming)
-            self._structured = False  # it was the schema that the server refused, not this request
+            self._refused.add(schema)  # it was the schema that the server refused, not this request
 
     async def _ask_in_one_form(self, client: Any, request: _Request, structured: bool, coming: "_Coming") -> None:
         """An answer that is cut off is asked for again."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from sft.atomic_files import write_text
-from sft.quick_imports import quick_imports
+from sft.paused_collector import paused_collector
 from sft.quickstart.stdlib_sources import (
     FunctionNode,
     LibraryClass,
@@ -96,7 +96,7 @@ def write_records(path: Path, records: list[Record]) -> None:
 
 def build_records() -> list[Record]:
     """The records of all tasks, in the order of the standard library's modules."""
-    with quick_imports():  # syntax trees stay to the end too: the collector would look at them again and again
+    with paused_collector():  # syntax trees stay to the end too: the collector would look at them again and again
         return _build_records()
 
 

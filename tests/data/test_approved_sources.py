@@ -151,6 +151,20 @@ def test_made_records_in_a_plain_source_are_refused_with_their_number(folder: Pa
     assert f"sft review {copied}\n" in text
 
 
+def test_a_column_that_no_approval_covers_is_not_trained(folder: Path, model: ModelConfig) -> None:
+    lines = [{"id": f"Sort {i}", "answer": f"1 {i}"} for i in range(2)]
+    file = folder.parent / "own.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = [decision(f"d{i}", identity(line), "accept") for i, line in enumerate(lines)]
+    (folder.parent / "own.decisions.jsonl").write_text("".join(json.dumps(asdict(one)) + "\n" for one in said))
+    columns = {"prompt": "id", "completion": "answer"}
+    source = {"name": "own", "path": str(file), "constructed": True, "format": "prompt_completion", "columns": columns}
+    data = {"sources": [source], "cache_dir": str(folder.parent / "cache")}
+    assert "its column 'id' is trained here" in refused(DataConfig.model_validate(data), model)
+    store = prepare_store(DataConfig.model_validate({**data, "unreviewed": True}), model)
+    assert store.manifest["made"]["own"]["num_unreviewed"] == 2
+
+
 def test_one_made_record_far_down_in_a_file_is_a_bad_record(folder: Path, model: ModelConfig) -> None:
     lines = [json.dumps({"prompt": f"p {i}", "completion": "c"}) for i in range(1100)]
     made = {"prompt": "p", "completion": "c", "provenance": draft(0)["provenance"]}

@@ -7,6 +7,7 @@ A look depends on its draft alone. So neither batches nor processes matter for w
 
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -99,8 +100,15 @@ def _in_processes(looking: Looking, batches: Iterable[Sequence[Ended]]) -> Itera
     waiting: deque[tuple[Sequence[Ended], Future[list[Seen]]]] = deque()
     with ExitStack() as connections, ThreadPoolExecutor(num) as threads, ExitStack() as running:
         running.callback(threads.shutdown, wait=False, cancel_futures=True)
-        for _ in range(num):
-            free.put(connections.enter_context(running.enter_context(_process(looking))))
+        try:
+            for _ in range(num):
+                free.put(connections.enter_context(running.enter_context(_process(looking))))
+        except OSError as error:  # no file handles or no memory left
+            why = error.strerror or error
+            sys.stderr.write(f"construct.filters: fewer processes look at drafts than might, so it is slower: {why}\n")
+        if free.empty():
+            for batch in batches:
+                yield from _with(batch, looking(_drafts(batch)))
         for batch in batches:
             waiting.append((batch, threads.submit(look, _drafts(batch))))
             if len(waiting) > 2 * num:
@@ -121,8 +129,12 @@ def _process(looking: Looking) -> Iterator[Connection]:
     context = get_context("spawn")
     ours, its = context.Pipe()
     process = context.Process(target=_look_for, args=(its, looking), daemon=True)
-    process.start()
-    its.close()
+    with its:
+        try:
+            process.start()
+        except OSError:
+            ours.close()
+            raise
     try:
         yield ours
     finally:
