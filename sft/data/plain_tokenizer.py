@@ -23,3 +23,8 @@ class PlainTokenizer:
         """The text of each of these tokens by itself."""
         texts: list[str] = self._backend.decode_batch([[i] for i in ids], skip_special_tokens=False)
         return texts
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of these tokens together."""
+        text: str = self._backend.decode([*ids], skip_special_tokens=False)
+        return text

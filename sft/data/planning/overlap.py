@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from sft.data.mapped_arrays import Stretch, stretch_reader
 from sft.data.planning.hash_index import HashIndex, Hashes
-from sft.data.planning.run_hashes import RunHashes
+from sft.data.planning.run_hashes import RunHashes, ranges
 from sft.data.token_keys import CONTROL
 from sft.data.token_store import TokenStore
 from sft.schema import BoolArray, IntArray
@@ -193,7 +193,7 @@ def _count_by_task(
     run_rows, run_tasks = np.divmod(_sort_once(held_out.rows * len(tasks) + task_ids), len(tasks))
     starts = np.searchsorted(run_rows, rows)
     num_tasks = np.searchsorted(run_rows, rows, side="right") - starts
-    pairs = np.repeat(training_ids, num_tasks) * len(tasks) + run_tasks[_ranges(starts, num_tasks)]
+    pairs = np.repeat(training_ids, num_tasks) * len(tasks) + run_tasks[ranges(starts, num_tasks)]
     examples, held_out_tasks = np.divmod(_sort_once(pairs), len(tasks))
     counts = np.zeros((len(tasks), len(tasks)), dtype=np.int64)
     np.add.at(counts, (store.task_ids[examples], held_out_tasks), 1)
@@ -226,15 +226,9 @@ def _hash_runs(
     firsts = np.flatnonzero(_is_first(passages))
     owners = np.repeat(ids, lengths)[says][firsts]
     num_runs = np.maximum(np.diff(np.append(firsts, len(keys))) - length + 1, 0)
-    starts = _ranges(firsts, num_runs)
+    starts = ranges(firsts, num_runs)
     hashes = RunHashes(keys).of(starts, length)
     return _Runs(hashes, np.repeat(owners, num_runs), starts, tokens)
-
-
-def _ranges(starts: IntArray, counts: IntArray) -> IntArray:
-    """`counts[i]` numbers from `starts[i]`, one range behind the other."""
-    before = np.cumsum(counts) - counts
-    return np.asarray(np.arange(counts.sum()) + np.repeat(starts - before, counts))
 
 
 def _is_among(numbers: IntArray, count: int) -> BoolArray:

@@ -18,8 +18,12 @@ class RunHashes:
         np.cumsum(numbers * _powers(_FACTOR, len(numbers)), out=self._sums[1:])
         self._to_power_0 = _powers(_INVERSE, len(numbers))
 
-    def of(self, starts: IntArray, length: int) -> Hashes:
-        """The runs of so many numbers that begin at these places."""
+    def __len__(self) -> int:
+        """The number of numbers."""
+        return len(self._to_power_0)
+
+    def of(self, starts: IntArray, length: int | IntArray) -> Hashes:
+        """The runs of so many numbers that begin at these places; each may have a length of its own."""
         return np.asarray((self._sums[starts + length] - self._sums[starts]) * self._to_power_0[starts])
 
     def of_all(self, length: int) -> Hashes:
@@ -33,3 +37,9 @@ def _powers(factor: int, count: int) -> Hashes:
     powers = np.full(count, factor, dtype=np.uint64)
     powers[:1] = 1
     return np.multiply.accumulate(powers)
+
+
+def ranges(starts: IntArray, counts: IntArray) -> IntArray:
+    """`counts[i]` numbers from `starts[i]`, one range behind the other."""
+    before = np.cumsum(counts) - counts
+    return np.asarray(np.arange(counts.sum()) + np.repeat(starts - before, counts))
