@@ -78,7 +78,9 @@ def minhashes(contents: Sequence[Conversation | TokenizedRecord]) -> list[Signat
     starts = np.cumsum([SHINGLE_WORDS, *map(len, words)])
     runs = _runs(joined, SHINGLE_WORDS)
     return [
-        _signature(runs[start : start + len(of) - SHINGLE_WORDS + 1] if len(of) >= SHINGLE_WORDS else _runs(of, len(of)))
+        _signature(
+            runs[start : start + len(of) - SHINGLE_WORDS + 1] if len(of) >= SHINGLE_WORDS else _runs(of, len(of))
+        )
         for start, of in zip(starts.tolist(), words, strict=False)
     ]
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sft.data.mapped_arrays import Stretch, stretch_reader
-from sft.data.planning.hash_index import HashIndex, Hashes
+from sft.data.planning.hash_index import Hashes, HashIndex
 from sft.data.planning.run_hashes import RunHashes, ranges
 from sft.data.token_keys import CONTROL
 from sft.data.token_store import TokenStore
@@ -93,9 +93,8 @@ class HeldOutRuns:
         )
         return _is_among(able[found.owners[self._runs.find(found.hashes)[0]]], len(texts))
 
-
     def standing_in(self, store: TokenStore, held_out: BoolArray) -> Iterator[tuple[IntArray, IntArray]]:
-        """Where they stand in the held-out examples of the store: token ids, and the places in them where runs begin."""
+        """Where they stand in the held-out examples: token ids, and the places in them where runs begin."""
         for found in _read_runs(store, np.flatnonzero(held_out), self._length):
             yield found.token_ids, found.starts[self._runs.find(found.hashes)[0]]
 
@@ -156,7 +155,9 @@ def _find_places(store: TokenStore, example_ids: IntArray, runs: HashIndex, leng
     return _Places(*np.divmod(_sort_once(np.concatenate(pairs)), len(store)))
 
 
-def _find_in_training(store: TokenStore, example_ids: IntArray, index: HashIndex, length: int) -> tuple[IntArray, IntArray]:
+def _find_in_training(
+    store: TokenStore, example_ids: IntArray, index: HashIndex, length: int
+) -> tuple[IntArray, IntArray]:
     """Each held-out run that one of these examples contains, and that example; without common phrases."""
     is_common = np.zeros(len(index.hashes), dtype=bool)
     num_examples = len(store)
@@ -210,9 +211,7 @@ def _read_runs(store: TokenStore, example_ids: IntArray, length: int) -> Iterato
             yield _hash_runs(store.token_keys, offsets, read, ids, length)
 
 
-def _hash_runs(
-    token_keys: Hashes, offsets: IntArray, read: Stretch, ids: IntArray, length: int
-) -> _Runs:
+def _hash_runs(token_keys: Hashes, offsets: IntArray, read: Stretch, ids: IntArray, length: int) -> _Runs:
     """The runs of these examples by their token keys."""
     lengths = offsets[ids + 1] - offsets[ids]
     # Examples that follow each other are read together.

@@ -6,9 +6,8 @@ a run has all of the run's letters in a row.
     tokens of a run ──▶ its letters ──▶ a hash of the first ones, as many as it has tokens or twice as many; one of all
     text ──▶ its letters ──▶ where first ones of a run stand ──▶ do all of them?
 
-Invariant: a text that has a run is never ruled out. So texts may have a run if the tokenizer drops or changes a character
-of theirs, which is tried. Where a token is part of a character, only the tokens in front of it or behind it are looked
-for.
+Invariant: a text that has a run is never ruled out. So a text may have one if the tokenizer drops or changes a character
+of it, which is tried. Where a token is part of a character, only the tokens in front of it or behind it are looked for.
 """
 
 import re
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sft.data.plain_tokenizer import PlainTokenizer
-from sft.data.planning.hash_index import HashIndex, Hashes
+from sft.data.planning.hash_index import Hashes, HashIndex
 from sft.data.planning.run_hashes import RunHashes, ranges
 from sft.schema import BoolArray, IntArray
 
