@@ -107,7 +107,7 @@ def _signature(runs: npt.NDArray[np.uint32]) -> Signature:
         permuted = runs[start : start + _SHINGLES_AT_ONCE, None] * _FACTORS
         permuted += _TERMS
         least.append(permuted.min(axis=0))
-    return least[0] if len(least) == 1 else np.min(least, axis=0)
+    return np.asarray(least[0] if len(least) == 1 else np.min(least, axis=0))
 
 
 # The package's own loop turns arrays into lists and back, which takes longer than all else. This is its `affine32`.

@@ -6,8 +6,8 @@ a run has all of the run's letters in a row.
     tokens of a run ──▶ its letters ──▶ a hash of the first ones, as many as it has tokens or twice as many; one of all
     text ──▶ its letters ──▶ where first ones of a run stand ──▶ do all of them?
 
-Invariant: a text that has a run is never ruled out. So a text may have one if the tokenizer drops or changes a character
-of it, which is tried. Where a token is part of a character, only the tokens in front of it or behind it are looked for.
+Invariant: a text that has a run is never ruled out. So a text may have one if the tokenizer drops or changes one of its
+characters, which is tried. Where a token is part of a character, only the tokens before or behind it are looked for.
 """
 
 import re
@@ -56,7 +56,7 @@ class RunLetters:
         """Whether each of some texts may have one of the runs: (num_texts,)."""
         may_have = np.array([not self._tells(text) for text in texts], dtype=bool)
         told = np.flatnonzero(~may_have)
-        letters = [_letters_of(texts[number]) for number in told]
+        letters = [_letters_of(text) for text, may_be in zip(texts, may_have, strict=True) if not may_be]
         ends = np.cumsum([len(of) + len(_BREAK) for of in letters])
         hashes = RunHashes(_numbers(_BREAK.join(letters)))
         for times in range(1, _MOST_TIMES + 1):
@@ -111,7 +111,7 @@ def letters_of_runs(
         found.append(np.column_stack([firsts, wholes, of_run.astype(np.uint64)]))
     firsts, wholes, nums_of = np.unique(np.concatenate(found), axis=0).T
     distinct, begins = np.unique(firsts, return_index=True)
-    index, begins = HashIndex.of(distinct), np.append(begins, len(firsts))
+    index, begins = HashIndex.of(np.asarray(distinct, dtype=np.uint64)), np.append(begins, len(firsts))
     return RunLetters(index, begins, nums_of.astype(np.int64), wholes.copy(), length, tokenizer, is_whole)
 
 
