@@ -21,6 +21,7 @@ from sft.construction.filters import looking
 from sft.construction.filters.draft_parts import DraftParts
 from sft.construction.filters.filter import Filter, Look, Surroundings
 from sft.construction.filters.looking import Looking, looked_at
+from sft.construction.filters.packed import packed
 from sft.construction.filters.registry import read_filters
 from sft.construction.script import Failed, ScriptName
 from sft.construction.work import Ended
@@ -58,16 +59,16 @@ def look_of(filters: Any, around: Surroundings) -> Looking:
 
 
 @settings(max_examples=30, deadline=None)
-@given(DRAFTS, st.integers(1, 7), st.integers(1, 60))
+@given(DRAFTS, st.integers(1, 7), st.integers(1, 900))
 def test_batches_change_nothing(
-    tmp_path_factory: pytest.TempPathFactory, drafts: list[Draft], size: int, most_chars: int
+    tmp_path_factory: pytest.TempPathFactory, drafts: list[Draft], size: int, most_bytes: int
 ) -> None:
     look = look_of(EVERYTHING, Surroundings(tmp_path_factory.mktemp("a"), KNOWN, of_held_out=partial(OfEach, of_sea)))
     ended = all_of(drafts)
-    alone = [(one, look([one.outcome])[0] if isinstance(one.outcome, Draft) else []) for one in ended]
+    alone = [(one, packed(one), look([one.outcome])[0] if isinstance(one.outcome, Draft) else []) for one in ended]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(looking, "_BATCH", size)
-        patch.setattr(looking, "_MOST_CHARS", most_chars)
+        patch.setattr(looking, "_MOST_BYTES", most_bytes)
         assert [*looked_at(look, iter(ended))] == alone
 
 
