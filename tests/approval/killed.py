@@ -23,13 +23,18 @@ def gathering(cache: Path) -> int:
     return max((path.stat().st_ctime_ns for path in (cache / "approved").glob(".*.publish.partial")), default=0)
 
 
+def has_ended(pid: int) -> bool:
+    """Of a child that nobody has waited for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 if __name__ == "__main__":
     data, model = DataConfig.model_validate_json(sys.argv[1]), ModelConfig.model_validate_json(sys.argv[2])
     draw, num_kills, num_gathering = random.Random(int(sys.argv[4])), int(sys.argv[3]), 0
     for number in range(num_kills):
         before, pid = gathering(data.cache_dir), start(data, model)
         until = time.monotonic() + (10.0 if number < num_kills // 2 else draw.uniform(0.0, 0.6))
-        while time.monotonic() < until:
+        while time.monotonic() < until and not has_ended(pid):  # where all is gathered, nothing is any more
             if number < num_kills // 2 and gathering(data.cache_dir) > before:
                 time.sleep(draw.uniform(0.0, 0.02))  # to be killed at any moment of it
                 num_gathering += gathering(data.cache_dir) > before
