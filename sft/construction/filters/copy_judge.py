@@ -55,7 +55,8 @@ class CopyLook(Look):
     def _signatures(self, drafts: Sequence[DraftParts]) -> list[bytes]:
         if not self._with_signature:
             return [b""] * len(drafts)
-        return [signature.tobytes() for signature in minhashes([without_system(_without_passage(parts)) for parts in drafts])]
+        compared = [without_system(_without_passage(parts)) for parts in drafts]
+        return [signature.tobytes() for signature in minhashes(compared)]
 
 
 class CopyJudge(Judge):
