@@ -114,7 +114,7 @@ def _in_processes(looking: Looking, batches: Iterable[Batch]) -> Iterator[tuple[
             sys.stderr.write(f"construct.filters: fewer processes look at drafts than might, so it is slower: {why}\n")
         if free.empty():
             for batch in batches:
-                yield from _with(batch, looking(_drafts(batch)))
+                yield from _with(batch, looking(_drafts(one for one, _ in batch)))
         for batch in batches:
             waiting.append((batch, threads.submit(look, batch)))
             if len(waiting) > 2 * num:
