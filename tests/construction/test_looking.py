@@ -127,7 +127,7 @@ def test_where_no_process_can_be_started_it_is_looked_at_here(
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], limits[1]))
     try:
-        found = [*looked_at(look, iter(ended))]
+        found = [(one, seen) for one, _, seen in looked_at(look, iter(ended))]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert found == alone
