@@ -44,7 +44,7 @@ class Amounts(NamedTuple):
 
 FULL = Amounts()
 SMALL = Amounts(
-    frequent=8, rare=3, test=4, teacher=6, made=20, read=6, asked_rare=2, asked_frequent=1, asked_unseen=2, seeds=(1,)
+    frequent=8, rare=3, test=4, teacher=6, made=20, read=3, asked_rare=2, asked_frequent=1, asked_unseen=2, seeds=(1,)
 )
 
 
