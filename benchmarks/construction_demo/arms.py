@@ -1,7 +1,7 @@
 """The configs of the demonstration: one that constructs, and the trainings with and without what was made.
 
     without     the small set alone, each task as often as any other: rare records are repeated
-    approved    with the records of the last round, for which a reviewed sample stands
+    approved    with what is approved of all rounds: all of one for which a sample stands, what was accepted of others
     unreviewed  with all that the first round made, and nobody has looked at
 
 All have the same base model, tokens, rate and questions.
@@ -27,7 +27,7 @@ EXPERIMENT = Experiment(
     groups=(
         Group("rare tasks", 0),
         Group("rare tasks, unseen wordings", 0),
-        Group("approved tasks", 0),
+        Group("rare tasks by sample", 0),
         Group("frequent tasks", 0),
         Group("unseen tasks", 0),
         Group("unseen tasks", 3),
@@ -39,14 +39,15 @@ _TESTS = ("test", "unseen_wordings")
 _RATE = 1e-3
 _DRAWN = {"temperature": 0.8, "top_p": 0.9, "max_tokens": 64}
 Config = dict[str, Any]
+Sources = Sequence[Mapping[str, Any]]
 
 
-def members(approved: Sequence[str]) -> dict[str, IsIn]:
-    """Group → whether a question is in it; `approved` are the rare tasks that the last round made."""
+def members(by_sample: Sequence[str]) -> dict[str, IsIn]:
+    """Group → whether a question is in it; `by_sample` are the tasks of the last round."""
     return {
         "rare tasks": lambda arm, task, source: task in rare_tasks() and source == "test",
         "rare tasks, unseen wordings": lambda arm, task, source: task in rare_tasks() and source == "unseen_wordings",
-        "approved tasks": lambda arm, task, source: task in approved and source == "test",
+        "rare tasks by sample": lambda arm, task, source: task in by_sample and source == "test",
         "frequent tasks": lambda arm, task, source: (
             TASKS[task].cluster in arm.trained and task not in rare_tasks() and source == "test"
         ),
@@ -75,19 +76,18 @@ def construction_config(folder: Path, teacher: Path, plan: Plan, made: Path, num
 
 
 def arms(
-    folder: Path, base: Path, made: tuple[Mapping[str, Any], Mapping[str, Any]], amounts: Amounts, num_tokens: int
+    folder: Path, base: Path, approved: Sources, unreviewed: Sources, amounts: Amounts, num_tokens: int
 ) -> list[Arm]:
-    """All trainings; `made` are the sources of what is approved, and of what nobody has looked at."""
-    extra: dict[str, Mapping[str, Any]] = {WITHOUT: {}, APPROVED: made[0], UNREVIEWED: made[1]}
+    """All trainings; those with made records read these sources, too."""
+    extra: dict[str, Sources] = {WITHOUT: (), APPROVED: approved, UNREVIEWED: unreviewed}
     asked = dict.fromkeys(trained_tasks(), amounts.asked_frequent)
     asked |= dict.fromkeys(rare_tasks(), amounts.asked_rare) | dict.fromkeys(unseen_tasks(), amounts.asked_unseen)
     shots = {task: (0, 3) if task in unseen_tasks() else (0,) for task in asked}
     found = []
     for seed in amounts.seeds:
-        for name, source in extra.items():
+        for name, sources in extra.items():
             config = _config(folder, base, num_tokens)
-            if source:
-                config["data"]["sources"].append({"name": "made", **source})
+            config["data"]["sources"] += sources
             config["data"]["unreviewed"] = name == UNREVIEWED
             config["evaluate"] = {**ask_tasks(asked, shots, max(asked.values())), "before_training": name == WITHOUT}
             run = {"name": name, "dir": str(folder / "runs" / f"{name}-{seed}"), "seed": seed}

@@ -106,7 +106,7 @@ class Demonstration:
                 "rare": rare_tasks(),
             },
             "rounds": [_facts(one) for one in rounds],
-            "approved": self._approved(rounds[-1]),
+            "approved": [self._approved(one) for one in rounds],
             "means": [rounded(mean) for mean in means_of(EXPERIMENT, trained, is_in)],
             "contrasts": [rounded(one) for one in contrasts_of(EXPERIMENT, trained, is_in)],
         }
@@ -183,22 +183,21 @@ class Demonstration:
         return now.folder / "browser", now.folder / "review.png", _say
 
     def _prepare(self, now: Round) -> tuple[int, str]:
-        [first, *_] = [arm for arm in arms(self.folder, self.base, self._sources(now), self.amounts, self.tokens[2])
-                       if arm.name == APPROVED]  # fmt: skip
-        return self._sft("prepare", _written(now.folder / "prepare.yaml", first.config), may_fail=True)
+        """What `sft prepare` says of a config that trains the round by its sample."""
+        given = arms(self.folder, self.base, [_source(now, by_sample=True)], [], self.amounts, self.tokens[2])
+        config = next(arm.config for arm in given if arm.name == APPROVED)
+        return self._sft("prepare", _written(now.folder / "prepare.yaml", config), may_fail=True)
 
-    def _sources(self, last: Round) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        """What the arms read of what was made: approved, and unreviewed."""
-        rule = {} if _EACH in self._seconds() else {"approve": {"sample": BOUND}}
-        unreviewed = {"path": str(self.folder / "unreviewed"), "constructed": True}
-        return {"path": str(last.made), "constructed": True, **rule}, unreviewed
+    def _with_approved(self) -> list[Round]:
+        """The rounds of which something is approved: what was read and accepted, or all by a sample."""
+        return [one for one in self._rounds() if any(record.reason == ACCEPTED for record in read_sample(one.made)[1])]
 
     def _arms(self) -> list[Arm]:
         """Without that of approved records, if there are none: it is refused."""
-        last = self._rounds()[-1]
-        given = arms(self.folder, self.base, self._sources(last), self.amounts, self.tokens[2])
-        has_any = any(one.reason == ACCEPTED for one in read_sample(last.made)[1])
-        return [arm for arm in given if has_any or arm.name != APPROVED]
+        approved = [_source(one, by_sample=one.is_open) for one in self._with_approved()]
+        unreviewed = {"name": "made", "path": str(self.folder / "unreviewed"), "constructed": True}
+        given = arms(self.folder, self.base, approved, [unreviewed], self.amounts, self.tokens[2])
+        return [arm for arm in given if approved or arm.name != APPROVED]
 
     def _train(self) -> None:
         given = self._arms()
@@ -209,12 +208,12 @@ class Demonstration:
                 raise SystemExit(f"{log}:\n{log.read_text(encoding='utf-8')[-2000:]}")
             _say(f"{ended.arm.file}: {ended.seconds:.0f} s, {sum(not is_finished(arm) for arm in given)} to go")
 
-    def _approved(self, last: Round) -> dict[str, Any]:
-        """What the rule lets through, and how much of it is wrong in truth."""
-        path = self.folder / "approved.jsonl"
-        rule = ["--sample", str(BOUND)] if last.is_open else []
-        self._sft("review", str(last.made), "--approved", str(path), *rule)
-        return {"rule": "sample" if rule else "each", **_truth(path)}
+    def _approved(self, one: Round) -> dict[str, Any]:
+        """What the rule lets through of a round, and how much of it is wrong in truth."""
+        path = one.folder / "approved.jsonl"
+        rule = ["--sample", str(BOUND)] if one.is_open else []
+        self._sft("review", str(one.made), "--approved", str(path), *rule)
+        return {"round": one.folder.name, "rule": "sample" if rule else "each", **_truth(path)}
 
     def _sft(self, *arguments: str, may_fail: bool = False) -> tuple[int, str]:
         """Run a command as a user does, in a fork, which need not import everything; its code, and what it said."""
@@ -226,6 +225,11 @@ class Demonstration:
         if code and not may_fail:
             raise SystemExit(f"sft {' '.join(arguments)}:\n{said[-2000:]}")
         return code, said
+
+
+def _source(one: Round, *, by_sample: bool) -> dict[str, Any]:
+    rule = {"approve": {"sample": BOUND}} if by_sample else {}
+    return {"name": one.folder.name, "path": str(one.made), "constructed": True, **rule}
 
 
 def _command(arguments: Sequence[str]) -> int:
