@@ -9,7 +9,6 @@ from transformers import AutoTokenizer
 from benchmarks.construction_demo.__main__ import main
 from benchmarks.construction_demo.arms import APPROVED, MODELS, UNREVIEWED
 from benchmarks.construction_demo.data import SMALL, rare_tasks, trained_tasks, unseen_tasks, write_data
-from benchmarks.construction_demo.reviewer import ACCEPTED
 from benchmarks.construction_demo.verifier import NO_INPUT, NO_QUESTION, WRONG, what_is_wrong
 from benchmarks.learning.model import write_tokenizer
 from benchmarks.learning.zoo.records import draw_records, with_shots
@@ -60,15 +59,27 @@ def test_the_whole_way(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Non
     command = ["--small", "--folder", str(tmp_path)]
     assert main(command) == 0
     found = json.loads((tmp_path / "construction.json").read_text())
-    kept = len((tmp_path / "made" / "records.jsonl").read_text().splitlines())
-    assert sum(found["reviewed"].values()) == kept > 0, "each record is read once"
-    # So small a teacher writes nothing right, and without an approved record there is nothing to train.
-    trained = [model for model in MODELS if model != APPROVED or ACCEPTED in found["reviewed"]]
+    kept = len((tmp_path / "round-1" / "made" / "records.jsonl").read_text().splitlines())
+    # So small a teacher knows no task: the sample shows it, the gate refuses, and each record has to be read.
+    [only] = found["rounds"]
+    assert not only["is_open"]
+    assert only["sample"]["num_reviewed"] == sum(only["sample"]["reasons"].values()) == SMALL.read
+    assert f"{SMALL.read} reviewed, {only['sample']['num_wrong']} of them wrong: the upper end" in only["said"]
+    assert only["truth"]["num"] == kept > SMALL.read
+    decisions = (tmp_path / "round-1" / "made" / "decisions.jsonl").read_text().splitlines()
+    assert len(decisions) == kept, "each record is read once"
+    right = only["truth"]["num"] - only["truth"]["wrong"]
+    [approved] = found["approved"]
+    assert (approved["rule"], approved["num"], approved["wrong"]) == ("each", right, 0)
+    # Without an approved record there is nothing to train.
+    trained = [model for model in MODELS if model != APPROVED or right]
     assert {mean["model"] for mean in found["means"]} == {"base", *trained}
     assert {len(mean["by_training"]) for mean in found["means"]} == {len(SMALL.seeds)}
     page = (tmp_path / "CONSTRUCTION.md").read_text()
     assert f"| {UNREVIEWED} |" in page
     assert page.endswith("and more\n")
-    made = (tmp_path / "made" / "manifest.json").stat()
+    made = (tmp_path / "round-1" / "made" / "manifest.json").stat()
     assert main(command) == 0
-    assert (tmp_path / "made" / "manifest.json").stat().st_mtime_ns == made.st_mtime_ns, "nothing is done twice"
+    assert (tmp_path / "round-1" / "made" / "manifest.json").stat().st_mtime_ns == made.st_mtime_ns, (
+        "nothing is done twice"
+    )
