@@ -106,7 +106,7 @@ class Demonstration:
                 "rare": rare_tasks(),
             },
             "rounds": [_facts(one) for one in rounds],
-            "approved": [self._approved(one) for one in rounds],
+            "approved": [self._approved(one) for one in self._with_approved()],
             "means": [rounded(mean) for mean in means_of(EXPERIMENT, trained, is_in)],
             "contrasts": [rounded(one) for one in contrasts_of(EXPERIMENT, trained, is_in)],
         }
