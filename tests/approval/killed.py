@@ -5,6 +5,7 @@ import random
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from sft.config import DataConfig, ModelConfig
@@ -20,7 +21,11 @@ def start(data: DataConfig, model: ModelConfig) -> int:
 
 def gathering(cache: Path) -> int:
     """When it began; 0 where nothing is gathered."""
-    return max((path.stat().st_ctime_ns for path in (cache / "approved").glob(".*.publish.partial")), default=0)
+    began = 0
+    for path in (cache / "approved").glob(".*.publish.partial"):
+        with suppress(FileNotFoundError):  # published since it was listed
+            began = max(began, path.stat().st_ctime_ns)
+    return began
 
 
 def has_ended(pid: int) -> bool:

@@ -107,7 +107,8 @@ def test_killed_while_approved_records_are_gathered_or_at_any_moment_it_is_as_if
     seed = random.randrange(1000)
     given = data.model_dump_json(), model.model_dump_json(), str(num_kills), str(seed)
     command = warm_command("tests.approval.killed", *given)
-    done = subprocess.run(command, check=True, timeout=120, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, timeout=120, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, (seed, done.stderr)
     assert int(done.stdout) > 0, "it was killed while it gathered"
     assert prepare_store(data, model).manifest == expected, seed
     files = [
