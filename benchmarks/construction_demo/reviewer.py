@@ -20,6 +20,8 @@ return [document.querySelector("#title").textContent, texts];
 """
 _SUFFICES = "That suffices"
 _END_SECONDS = 30
+_PICTURED = 10
+"""So many records are decided when the page is drawn."""
 
 
 def review(
@@ -35,7 +37,7 @@ def review(
     Args:
         folder: its records.
         profile: for the files of the browser.
-        picture: where the page is drawn, in the middle of the work.
+        picture: where the page is drawn, early in the work: a sample may suffice soon.
         say: told how far it is.
         bound: a random sample is read, until the page says that it suffices; None: each record is.
         most: no more are decided than so many.
@@ -49,7 +51,7 @@ def review(
             wrong = what_is_wrong(task, prompt, answer)
             window.press(*("a" if wrong is None else f"r{_REASONS[wrong]}"))
             done, _ = _after(window, done)
-            if done == last // 2:
+            if done == min(_PICTURED, last):
                 window.picture(picture)
             if done % 100 == 0:
                 say(f"{done} of {total} records are reviewed")

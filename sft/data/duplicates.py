@@ -11,7 +11,7 @@ places in two signatures estimates the share of runs that the two records have i
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +21,6 @@ from datasketch import MinHash
 from sft.schema import BoolArray, Conversation, IntArray, JsonObject, Message, TokenizedRecord
 
 Hashes = npt.NDArray[np.uint64]
-Signature = npt.NDArray[np.uint32]
-"""Of a record: (NUM_PERMUTATIONS,)"""
 
 NUM_PERMUTATIONS = 128
 SHINGLE_WORDS = 5
@@ -61,53 +59,29 @@ def hash_record(content: Conversation | TokenizedRecord) -> RecordHashes:
     return RecordHashes(_hash_text(_TURN.join(asking)), _hash_text(_TURN.join([*marked, *tools])))
 
 
-def minhash(content: Conversation | TokenizedRecord) -> Signature:
+def minhash(content: Conversation | TokenizedRecord) -> npt.NDArray[np.uint32]:
     """The MinHash signature, (NUM_PERMUTATIONS,), of the runs of five words (or of five token ids).
 
     A record shorter than five words is one run. Words are separated by white space. A script without white space has
     few words, so there only texts that are nearly equal throughout count as similar.
     """
-    words = _words(content)
-    return _signature(_runs(words, min(SHINGLE_WORDS, len(words))))
-
-
-def minhashes(contents: Sequence[Conversation | TokenizedRecord]) -> list[Signature]:
-    """The signature of each of many records: the runs of all are hashed together, which takes half the time."""
-    words = [_words(content) for content in contents]
-    joined = np.concatenate([np.zeros(SHINGLE_WORDS, dtype=np.uint64), *words])
-    starts = np.cumsum([SHINGLE_WORDS, *map(len, words)])
-    runs = _runs(joined, SHINGLE_WORDS)
-    return [
-        _signature(
-            runs[start : start + len(of) - SHINGLE_WORDS + 1] if len(of) >= SHINGLE_WORDS else _runs(of, len(of))
-        )
-        for start, of in zip(starts.tolist(), words, strict=False)
-    ]
-
-
-def _words(content: Conversation | TokenizedRecord) -> Hashes:
     if isinstance(content, TokenizedRecord):
-        return content.example.input_ids.astype(np.uint64) * _FACTOR
-    text = " ".join(_turn_text(message) for message in content.messages).replace(_PART, " ")
-    return np.array([*map(zlib.crc32, text.encode("utf-8", "surrogatepass").split())], dtype=np.uint64)
-
-
-def _runs(words: Hashes, width: int) -> npt.NDArray[np.uint32]:
-    """A hash of each run of so many words; there are at least as many."""
-    num = len(words) - width + 1
-    runs = np.zeros(num, dtype=np.uint64)
+        words = content.example.input_ids.astype(np.uint64) * _FACTOR
+    else:
+        text = " ".join(_turn_text(message) for message in content.messages).replace(_PART, " ")
+        words = np.array([*map(zlib.crc32, text.encode("utf-8", "surrogatepass").split())], dtype=np.uint64)
+    width = min(SHINGLE_WORDS, len(words))
+    num_shingles = len(words) - width + 1
+    shingles = np.zeros(num_shingles, dtype=np.uint64)
     for i in range(width):
-        runs = (runs + words[i : i + num]) * _FACTOR
-    return _mixed((runs >> np.uint64(32)).astype(np.uint32))
-
-
-def _signature(runs: npt.NDArray[np.uint32]) -> Signature:
-    least = []
-    for start in range(0, len(runs), _SHINGLES_AT_ONCE):
-        permuted = runs[start : start + _SHINGLES_AT_ONCE, None] * _FACTORS
+        shingles = (shingles + words[i : i + num_shingles]) * _FACTOR
+    values = _mixed((shingles >> np.uint64(32)).astype(np.uint32))
+    least = np.full(NUM_PERMUTATIONS, np.iinfo(np.uint32).max, dtype=np.uint32)
+    for start in range(0, num_shingles, _SHINGLES_AT_ONCE):
+        permuted = values[start : start + _SHINGLES_AT_ONCE, None] * _FACTORS
         permuted += _TERMS
-        least.append(permuted.min(axis=0))
-    return np.asarray(least[0] if len(least) == 1 else np.min(least, axis=0))
+        np.minimum(least, permuted.min(axis=0), out=least)
+    return least
 
 
 # The package's own loop turns arrays into lists and back, which takes longer than all else. This is its `affine32`.

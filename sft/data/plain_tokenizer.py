@@ -18,13 +18,3 @@ class PlainTokenizer:
     def ids_of_each(self, texts: Sequence[str]) -> list[list[int]]:
         """Those of many texts. Where tokens stand in them is not asked for: it would take a quarter more time."""
         return [encoding.ids for encoding in self._backend.encode_batch_fast([*texts], add_special_tokens=False)]
-
-    def texts_of(self, ids: Sequence[int]) -> list[str]:
-        """The text of each of these tokens by itself."""
-        texts: list[str] = self._backend.decode_batch([[i] for i in ids], skip_special_tokens=False)
-        return texts
-
-    def text_of(self, ids: Sequence[int]) -> str:
-        """The text of these tokens together."""
-        text: str = self._backend.decode([*ids], skip_special_tokens=False)
-        return text

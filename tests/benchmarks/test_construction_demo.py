@@ -6,14 +6,17 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from benchmarks.construction_demo.__main__ import main
+from benchmarks.construction_demo.__main__ import main, tables_of
 from benchmarks.construction_demo.arms import APPROVED, MODELS, UNREVIEWED
 from benchmarks.construction_demo.data import SMALL, rare_tasks, trained_tasks, unseen_tasks, write_data
 from benchmarks.construction_demo.verifier import NO_INPUT, NO_QUESTION, WRONG, what_is_wrong
 from benchmarks.learning.model import write_tokenizer
+from benchmarks.learning.tables import in_comments
 from benchmarks.learning.zoo.records import draw_records, with_shots
 from benchmarks.learning.zoo.tasks import TASKS
-from tests.review.browser import CHROMIUM, DRIVER
+from tests.review.browser import needs_browser
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +54,22 @@ def test_no_test_is_trained_and_rare_tasks_are_rare(tmp_path: Path) -> None:
     assert len(rare_tasks()) == 10
 
 
+def test_the_page_has_the_tables_of_the_file() -> None:
+    page, found = ((ROOT / "docs" / name).read_text() for name in ("CONSTRUCTION.md", "construction.json"))
+    tables = tables_of(json.loads(found))
+    assert all(f"<!-- table: {name} -->" in page for name in tables)
+    assert in_comments(page, tables) == page
+
+
+def test_a_place_without_a_table_takes_nothing_of_what_stands_behind_it() -> None:
+    place = "<!-- table: {0} -->\n{1}<!-- end -->\n"
+    page = place.format("one", "") + "between\n" + place.format("two", "old\n")
+    assert in_comments(page, {"one": "1"}) == place.format("one", "1\n") + "between\n" + place.format("two", "old\n")
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="there is no browser, or no driver of it")
+@needs_browser
 def test_the_whole_way(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "CONSTRUCTION.md").write_text("# Page\n\n<!-- table: construction -->\n<!-- end -->\n\nand more\n")
     command = ["--small", "--folder", str(tmp_path)]

@@ -9,7 +9,7 @@ from benchmarks.construction_demo.reviewer import review
 from benchmarks.construction_demo.rounds import ACCEPTED, LEAST_SEEN, Plan, Seen, lesson, read_sample
 from benchmarks.learning.zoo.records import draw_records, write_lines
 from benchmarks.learning.zoo.tasks import TASKS
-from tests.review.browser import CHROMIUM, DRIVER
+from tests.review.browser import needs_browser
 
 WRONG = "wrong answer"
 
@@ -38,7 +38,7 @@ def test_where_nothing_is_known_or_nothing_is_new_there_is_no_lesson() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="there is no browser, or no driver of it")
+@needs_browser
 def test_a_sample_is_read_until_it_stands_for_all(tmp_path: Path) -> None:
     wrong = {3, 17, 31}
     made = [

@@ -86,11 +86,8 @@ class _Pass:
         self._judges = [(given, given.begin(around)) for given in filters]
         self._looking = Looking([(given, given.look(around), judge is None) for given, judge in self._judges])
         self._around = around
-        with written_to(around.scratch):
-            # It has no name, and is gone with this process.
-            self._file: IO[bytes] = TemporaryFile(dir=around.scratch)  # noqa: SIM115
-            """What came in, but with scores."""
-        opened.callback(_closed, self._file)
+        self._file = opened.enter_context(_scratch_file(around.scratch))
+        """What came in, but with scores."""
         self._whys: dict[Why, int] = {}
         """Each with a number, from 1."""
         self._verdicts = array("I")
@@ -203,6 +200,12 @@ def filtering(filters: Sequence[Filter], around: Surroundings) -> Iterator[Filte
         rmtree(scratch, ignore_errors=True)
 
 
-def _closed(file: IO[bytes]) -> None:
-    with suppress(OSError):  # what the disk has not taken is said already
-        file.close()
+@contextmanager
+def _scratch_file(folder: Path) -> Iterator[IO[bytes]]:
+    """It has no name, and is gone with this process."""
+    with ExitStack() as opened:
+        with written_to(folder):
+            file = opened.enter_context(TemporaryFile(dir=folder))
+        yield file
+        with suppress(OSError):  # what the disk has not taken is said already
+            file.close()

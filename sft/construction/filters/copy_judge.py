@@ -1,6 +1,5 @@
 """Looks for the copies that `sft.construction.filters.copies` drops."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ from sft.construction.filters.filter import Judge, Late, Look, Surroundings
 from sft.construction.filters.near_copies import NearCopies
 from sft.construction.offset_table import OffsetTable
 from sft.construction.prompt_pool import PromptPool
-from sft.data.duplicates import RecordHashes, hash_record, minhash, minhashes
+from sft.data.duplicates import RecordHashes, hash_record, minhash
 from sft.draft import Draft
 from sft.schema import Conversation
 
@@ -42,21 +41,13 @@ class CopyLook(Look):
 
     def see(self, parts: DraftParts) -> Compared | None:
         """None where training could not read it."""
-        return self.see_all([parts])[0]
-
-    def see_all(self, drafts: Sequence[DraftParts]) -> list[Compared | None]:
-        """Their signatures are made together."""
-        signatures = iter(self._signatures([parts for parts in drafts if parts.conversation is not None]))
-        return [None if parts.conversation is None else self._compared(parts, next(signatures)) for parts in drafts]
-
-    def _compared(self, parts: DraftParts, signature: bytes) -> Compared:
-        return Compared(parts.hashed, [] if self._words is None else self._words.of(parts.draft), signature)
-
-    def _signatures(self, drafts: Sequence[DraftParts]) -> list[bytes]:
-        if not self._with_signature:
-            return [b""] * len(drafts)
-        compared = [without_system(_without_passage(parts)) for parts in drafts]
-        return [signature.tobytes() for signature in minhashes(compared)]
+        if parts.conversation is None:
+            return None
+        words = self._words.of(parts.draft) if self._words is not None else []
+        signature = b""
+        if self._with_signature:
+            signature = minhash(without_system(_without_passage(parts.conversation, parts.draft))).tobytes()
+        return Compared(parts.hashed, words, signature)
 
 
 class CopyJudge(Judge):
@@ -134,10 +125,9 @@ def _is_to_be_like(draft: Draft) -> bool:
     return any(text_evidence(draft, name) for name in ("prompt_of", "wording_of", "answer_of"))
 
 
-def _without_passage(parts: DraftParts) -> Conversation:
+def _without_passage(conversation: Conversation, draft: Draft) -> Conversation:
     """Two questions about a long passage are no copies of each other."""
-    conversation, passage = parts.conversation, text_evidence(parts.draft, "passage").strip()
-    assert conversation is not None
+    passage = text_evidence(draft, "passage").strip()
     if not passage:
         return conversation
     asked = [

@@ -10,7 +10,6 @@ from sft.construction.filters.draft_parts import UNREADABLE, DraftParts
 from sft.data.plain_tokenizer import PlainTokenizer
 from sft.data.planning.holdout import held_out_examples
 from sft.data.planning.overlap import HeldOutRuns, held_out_runs
-from sft.data.planning.run_letters import RunLetters, letters_of_runs
 from sft.data.token_store import TokenStore
 
 
@@ -21,8 +20,6 @@ class HeldOutTexts:
     prompts: frozenset[int]
     """The hashes of all their prompts."""
     runs: HeldOutRuns
-    letters: RunLetters | None
-    """Of the runs."""
     num_tokens: int
     """Of a run."""
     tokenizer: PlainTokenizer
@@ -43,11 +40,7 @@ class HeldOutTexts:
 
     def touches(self, texts: Sequence[str]) -> list[bool]:
         """Whether each has a run of tokens which held-out examples have and training examples have not."""
-        is_touched = [True] * len(texts) if self.letters is None else self.letters.may_have(texts).tolist()
-        looked_at = [number for number, may_be in enumerate(is_touched) if may_be]
-        ids = self.tokenizer.ids_of_each([texts[number] for number in looked_at])
-        for number, touches in zip(looked_at, self.runs.touch(ids).tolist(), strict=True):
-            is_touched[number] = touches
+        is_touched: list[bool] = self.runs.touch(self.tokenizer.ids_of_each(texts)).tolist()
         return is_touched
 
     def _at_a_glance(self, parts: DraftParts) -> str | None:
@@ -64,6 +57,4 @@ def read_held_out(store: TokenStore, holdout: HoldoutConfig, tokenizer: PlainTok
     """
     held_out = held_out_examples(store, holdout)
     prompts = frozenset(np.asarray(store.prompt_hashes)[held_out].tolist())
-    runs, num_tokens = held_out_runs(store, held_out, holdout.ngram_tokens), holdout.ngram_tokens
-    letters = letters_of_runs(runs.standing_in(store, held_out), num_tokens, tokenizer)
-    return HeldOutTexts(prompts, runs, letters, num_tokens, tokenizer)
+    return HeldOutTexts(prompts, held_out_runs(store, held_out, holdout.ngram_tokens), holdout.ngram_tokens, tokenizer)

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sft.data.mapped_arrays import Stretch, stretch_reader
-from sft.data.planning.hash_index import Hashes, HashIndex
-from sft.data.planning.run_hashes import RunHashes, ranges
 from sft.data.token_keys import CONTROL
 from sft.data.token_store import TokenStore
 from sft.schema import BoolArray, IntArray
+
+Hashes = npt.NDArray[np.uint64]
 
 MAX_PROMPTS = 10
 """A run in training examples with more different prompts than this is a common phrase."""
@@ -33,6 +33,8 @@ MAX_PAIRS = 100
 _CHUNK_TOKENS = 1 << 20
 _CHUNK_EXAMPLES = 1 << 17
 _MAX_WAITING = 1 << 22
+_FACTOR = 0x9E3779B97F4A7C15
+_INVERSE = pow(_FACTOR, -1, 1 << 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,32 @@ class Overlap:
     """Some training examples, each with one held-out example that it shares a run with."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Distinct runs of held-out examples, sorted."""
+
+    runs: Hashes  # (num_runs,)
+    may_be_there: BoolArray  # (2**k,), by the upper k bits of a run: False where no run has them
+    shift: np.uint64
+
+    @classmethod
+    def of(cls, runs: Hashes) -> "_Runs":
+        # Sixteen cells for each run, so fifteen of sixteen other runs need no search.
+        num_bits = int(np.clip((16 * len(runs)).bit_length(), 10, 27))
+        shift = np.uint64(64 - num_bits)
+        may_be_there = np.zeros(1 << num_bits, dtype=bool)
+        may_be_there[runs >> shift] = True
+        return cls(runs, may_be_there, shift)
+
+    def find(self, hashes: Hashes) -> tuple[IntArray, IntArray]:
+        """Which of `hashes` are among the runs, and which run each of these is."""
+        maybe = np.flatnonzero(self.may_be_there[hashes >> self.shift])
+        rows = np.searchsorted(self.runs, hashes[maybe])
+        rows[rows == len(self.runs)] = 0
+        found = self.runs[rows] == hashes[maybe] if len(self.runs) else np.zeros(0, dtype=bool)
+        return maybe[found], rows[found]
+
+
 def overlapping_examples(store: TokenStore, held_out: BoolArray, length: int) -> Overlap:
     """The training examples that share a run of `length` tokens with a held-out example.
 
@@ -58,11 +86,11 @@ def overlapping_examples(store: TokenStore, held_out: BoolArray, length: int) ->
         length: the length of a run, counting only tokens that say something.
     """
     measured = np.flatnonzero(held_out)
-    runs = HashIndex.of(_distinct_runs(store, measured, length))
+    runs = _Runs.of(_distinct_runs(store, measured, length))
     rows, training_ids = _find_in_training(store, np.flatnonzero(~held_out), runs, length)
     # Most runs are in no training example. Whose the others are is looked up now: all owners would take much memory.
     shared, rows = np.unique(rows, return_inverse=True)
-    places = _find_places(store, measured, HashIndex.of(runs.hashes[shared]), length)
+    places = _find_places(store, measured, _Runs.of(runs.runs[shared]), length)
     firsts = places.example_ids[np.searchsorted(places.rows, rows)]
     shown, at = np.unique(training_ids, return_index=True)
     return Overlap(
@@ -77,7 +105,7 @@ def overlapping_examples(store: TokenStore, held_out: BoolArray, length: int) ->
 class HeldOutRuns:
     """Runs that held-out examples have and training examples have not, to be looked for in texts of neither."""
 
-    _runs: HashIndex
+    _runs: _Runs
     _token_keys: Hashes
     _length: int
 
@@ -88,15 +116,10 @@ class HeldOutRuns:
             return np.zeros(len(texts), dtype=bool)
         offsets = np.cumsum([0, *(len(texts[i]) for i in able)])
         token_ids = np.fromiter(chain.from_iterable(texts[i] for i in able), np.int64, int(offsets[-1]))
-        found = _hash_runs(
+        hashes, owners = _hash_runs(
             self._token_keys, offsets, lambda start, end: token_ids[start:end], np.arange(len(able)), self._length
         )
-        return _is_among(able[found.owners[self._runs.find(found.hashes)[0]]], len(texts))
-
-    def standing_in(self, store: TokenStore, held_out: BoolArray) -> Iterator[tuple[IntArray, IntArray]]:
-        """Where they stand in the held-out examples: token ids, and the places in them where runs begin."""
-        for found in _read_runs(store, np.flatnonzero(held_out), self._length):
-            yield found.token_ids, found.starts[self._runs.find(found.hashes)[0]]
+        return _is_among(able[owners[self._runs.find(hashes)[0]]], len(texts))
 
 
 def held_out_runs(store: TokenStore, held_out: BoolArray, length: int) -> HeldOutRuns:
@@ -107,24 +130,12 @@ def held_out_runs(store: TokenStore, held_out: BoolArray, length: int) -> HeldOu
         held_out: (num_examples,), True for the examples that are measured on.
         length: the length of a run, counting only tokens that say something.
     """
-    runs = HashIndex.of(_distinct_runs(store, np.flatnonzero(held_out), length))
-    is_alone = np.ones(len(runs.hashes), dtype=bool)
-    if len(runs.hashes):
-        for found in _read_runs(store, np.flatnonzero(~held_out), length):
-            is_alone[runs.find(found.hashes)[1]] = False
-    return HeldOutRuns(HashIndex.of(runs.hashes[is_alone]), np.asarray(store.token_keys), length)
-
-
-class _Runs(NamedTuple):
-    """All runs of some examples, in order."""
-
-    hashes: Hashes  # (num_runs,)
-    owners: IntArray  # (num_runs,)
-    """The example of each."""
-    starts: IntArray  # (num_runs,)
-    """The places of their first tokens."""
-    token_ids: IntArray
-    """Of the examples, those that say something."""
+    runs = _Runs.of(_distinct_runs(store, np.flatnonzero(held_out), length))
+    is_alone = np.ones(len(runs.runs), dtype=bool)
+    if len(runs.runs):
+        for hashes, _ in _read_runs(store, np.flatnonzero(~held_out), length):
+            is_alone[runs.find(hashes)[1]] = False
+    return HeldOutRuns(_Runs.of(runs.runs[is_alone]), np.asarray(store.token_keys), length)
 
 
 class _Places(NamedTuple):
@@ -139,7 +150,7 @@ def _distinct_runs(store: TokenStore, example_ids: IntArray, length: int) -> Has
     offsets = np.asarray(store.offsets)
     runs = np.empty(int((offsets[example_ids + 1] - offsets[example_ids]).sum()), dtype=np.uint64)
     count = 0
-    for hashes, *_ in _read_runs(store, example_ids, length):
+    for hashes, _ in _read_runs(store, example_ids, length):
         runs[count : count + len(hashes)] = hashes
         count += len(hashes)
     runs = runs[:count]
@@ -147,19 +158,17 @@ def _distinct_runs(store: TokenStore, example_ids: IntArray, length: int) -> Has
     return runs[_is_first(runs)]
 
 
-def _find_places(store: TokenStore, example_ids: IntArray, runs: HashIndex, length: int) -> _Places:
+def _find_places(store: TokenStore, example_ids: IntArray, runs: _Runs, length: int) -> _Places:
     pairs = [np.zeros(0, dtype=np.int64)]
-    for hashes, owners, *_ in _read_runs(store, example_ids, length):
+    for hashes, owners in _read_runs(store, example_ids, length):
         places, rows = runs.find(hashes)
         pairs.append(rows * len(store) + owners[places])
     return _Places(*np.divmod(_sort_once(np.concatenate(pairs)), len(store)))
 
 
-def _find_in_training(
-    store: TokenStore, example_ids: IntArray, index: HashIndex, length: int
-) -> tuple[IntArray, IntArray]:
+def _find_in_training(store: TokenStore, example_ids: IntArray, index: _Runs, length: int) -> tuple[IntArray, IntArray]:
     """Each held-out run that one of these examples contains, and that example; without common phrases."""
-    is_common = np.zeros(len(index.hashes), dtype=bool)
+    is_common = np.zeros(len(index.runs), dtype=bool)
     num_examples = len(store)
 
     def thin_out(pairs: IntArray) -> IntArray:
@@ -174,7 +183,7 @@ def _find_in_training(
 
     kept: IntArray = np.zeros(0, dtype=np.int64)
     waiting: list[IntArray] = []
-    for hashes, owners, *_ in _read_runs(store, example_ids, length):
+    for hashes, owners in _read_runs(store, example_ids, length):
         places, rows = index.find(hashes)
         pairs = rows * num_examples + owners[places]
         waiting.append(_sort_once(pairs[~is_common[rows]]))
@@ -194,15 +203,15 @@ def _count_by_task(
     run_rows, run_tasks = np.divmod(_sort_once(held_out.rows * len(tasks) + task_ids), len(tasks))
     starts = np.searchsorted(run_rows, rows)
     num_tasks = np.searchsorted(run_rows, rows, side="right") - starts
-    pairs = np.repeat(training_ids, num_tasks) * len(tasks) + run_tasks[ranges(starts, num_tasks)]
+    pairs = np.repeat(training_ids, num_tasks) * len(tasks) + run_tasks[_ranges(starts, num_tasks)]
     examples, held_out_tasks = np.divmod(_sort_once(pairs), len(tasks))
     counts = np.zeros((len(tasks), len(tasks)), dtype=np.int64)
     np.add.at(counts, (store.task_ids[examples], held_out_tasks), 1)
     return {(tasks[a], tasks[b]): int(counts[a, b]) for a, b in np.argwhere(counts).tolist()}
 
 
-def _read_runs(store: TokenStore, example_ids: IntArray, length: int) -> Iterator[_Runs]:
-    """The runs of these examples, a million tokens at a time."""
+def _read_runs(store: TokenStore, example_ids: IntArray, length: int) -> Iterator[tuple[Hashes, IntArray]]:
+    """The runs of these examples as hashes, with the example of each, a million tokens at a time."""
     offsets, read = np.asarray(store.offsets), stretch_reader(store.tokens)
     for first in range(0, len(example_ids), _CHUNK_EXAMPLES):
         chunk = example_ids[first : first + _CHUNK_EXAMPLES]
@@ -211,8 +220,10 @@ def _read_runs(store: TokenStore, example_ids: IntArray, length: int) -> Iterato
             yield _hash_runs(store.token_keys, offsets, read, ids, length)
 
 
-def _hash_runs(token_keys: Hashes, offsets: IntArray, read: Stretch, ids: IntArray, length: int) -> _Runs:
-    """The runs of these examples by their token keys."""
+def _hash_runs(
+    token_keys: Hashes, offsets: IntArray, read: Stretch, ids: IntArray, length: int
+) -> tuple[Hashes, IntArray]:
+    """Polynomials of the token keys modulo 2^64: the difference of two prefix sums, shifted to power 0."""
     lengths = offsets[ids + 1] - offsets[ids]
     # Examples that follow each other are read together.
     stretches = np.split(ids, np.flatnonzero(np.diff(ids) != 1) + 1)
@@ -221,13 +232,28 @@ def _hash_runs(token_keys: Hashes, offsets: IntArray, read: Stretch, ids: IntArr
     begins = keys == CONTROL
     begins[np.cumsum(lengths) - lengths] = True
     says = keys > CONTROL
-    tokens, keys, passages = tokens[says], keys[says], np.cumsum(begins)[says]
+    keys, passages = keys[says], np.cumsum(begins)[says]
     firsts = np.flatnonzero(_is_first(passages))
     owners = np.repeat(ids, lengths)[says][firsts]
     num_runs = np.maximum(np.diff(np.append(firsts, len(keys))) - length + 1, 0)
-    starts = ranges(firsts, num_runs)
-    hashes = RunHashes(keys).of(starts, length)
-    return _Runs(hashes, np.repeat(owners, num_runs), starts, tokens)
+    starts = _ranges(firsts, num_runs)
+    sums = np.zeros(len(keys) + 1, dtype=np.uint64)
+    np.cumsum(keys * _powers(_FACTOR, len(keys)), out=sums[1:])
+    hashes = (sums[starts + length] - sums[starts]) * _powers(_INVERSE, len(keys))[starts]
+    return hashes, np.repeat(owners, num_runs)
+
+
+def _powers(factor: int, count: int) -> Hashes:
+    """`factor` to the powers 0, 1, …, modulo 2^64."""
+    powers = np.full(count, factor, dtype=np.uint64)
+    powers[:1] = 1
+    return np.multiply.accumulate(powers)
+
+
+def _ranges(starts: IntArray, counts: IntArray) -> IntArray:
+    """`counts[i]` numbers from `starts[i]`, one range behind the other."""
+    before = np.cumsum(counts) - counts
+    return np.asarray(np.arange(counts.sum()) + np.repeat(starts - before, counts))
 
 
 def _is_among(numbers: IntArray, count: int) -> BoolArray:
