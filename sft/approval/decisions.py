@@ -3,8 +3,9 @@
     decisions.jsonl:  {"name": "…", "record": "3f…", "verdict": "accept", "reviewer": "kim", "time": "…", …}
 
 Any number of processes append at once, each under the file's lock; a line is on disk when `append` returns. The last
-decision of each reviewer on each record counts; `undo` takes one back, and the one before counts again. A `skip` says
-nothing, so what was said before goes on to count. An edit makes another record, since a record is named by its content.
+decision of each reviewer on each record counts; `undo` takes back the one that it names, and the one before counts
+again. A `skip` says nothing, so what was said before goes on to count. An edit makes another record, since a record is
+named by its content.
 """
 
 import fcntl
@@ -46,6 +47,9 @@ class Decision:
     reason: str = ""
     edited: JsonObject | None = None
     """Of an edit: the fields of the record that takes the other's place."""
+    undoes: str = ""
+    """Of an undo: the name of the decision that it takes back, of the same reviewer on the same record; empty: the last
+    one before it."""
 
 
 class Word(NamedTuple):
@@ -67,6 +71,8 @@ class DecisionFile:
         """It need not be there yet."""
         self.path = path
         self._tail = LineTail(path)
+        self._inode: int | None = None
+        self._last_line = b""
 
     def append(self, decision: Decision) -> None:
         """Add a decision. When this returns, it is on disk.
@@ -85,8 +91,25 @@ class DecisionFile:
 
         A last line without a newline comes again once it has one.
         """
-        lines = [*self._tail.read_new(), self._tail.read_rest()]
+        lines = self._tail.read_new()
+        self._last_line = lines[-1] if lines else self._last_line
+        lines.append(self._tail.read_rest())
         return [found for line in lines if (found := read_decision(line)) is not None]
+
+    def is_replaced(self) -> bool:
+        """Whether another file has taken the place of the one that was read, such as by `git pull`.
+
+        What was read counts no more then. The number of a file that is deleted may be given to the next one, and some
+        programs write into the old one: so the line that was read last has to stand where it stood, too.
+        """
+        try:
+            with self.path.open("rb") as file:
+                inode, self._inode = self._inode, os.fstat(file.fileno()).st_ino
+                file.seek(self._tail.offset - len(self._last_line))
+                stands_there = file.read(len(self._last_line)) == self._last_line
+        except FileNotFoundError:
+            return self._tail.offset > 0
+        return not stands_there or (inode not in (None, self._inode) and self._tail.offset > 0)
 
 
 @contextmanager
@@ -124,6 +147,8 @@ class Decisions:
             if decision.edited is not None:
                 made = self._made_by[decision.name] = identity(decision.edited)
                 self._made[made] = decision.edited
+        elif decision.undoes:
+            words[:] = [word for word in words if word.decision.name != decision.undoes]
         elif words:
             words.pop()
         self._num += 1
@@ -133,6 +158,10 @@ class Decisions:
     def records(self) -> set[str]:
         """The ids that somebody has said something about."""
         return {record for record, by in self._words.items() if any(by.values())}
+
+    def words(self, record: str, reviewer: str) -> Sequence[Word]:
+        """What a reviewer has said of this id and not taken back, in order."""
+        return self._words.get(record, {}).get(reviewer, ())
 
     def last(self, record: str) -> dict[str, Word]:
         """Reviewer → the last decision on this id; `skip` only of those who have said nothing else."""
@@ -202,8 +231,8 @@ def is_unfinished(said: bytes) -> bool:
     return bool(rest.strip()) and not is_json(rest)
 
 
-def _says(decision: Decision) -> tuple[str, str, JsonObject | None]:
-    return decision.record, decision.verdict, decision.edited
+def _says(decision: Decision) -> tuple[object, ...]:
+    return decision.record, decision.verdict, decision.reviewer, decision.edited, decision.undoes
 
 
 def read_decision(line: bytes) -> Decision | None:
@@ -215,4 +244,5 @@ def read_decision(line: bytes) -> Decision | None:
     is_edit = isinstance(decision.edited, Mapping)
     texts = (decision.name, decision.record, decision.reviewer)
     is_whole = decision.verdict in VERDICTS and is_edit == (decision.verdict == "edit")
-    return decision if is_whole and all(isinstance(text, str) and text for text in texts) else None
+    is_whole = is_whole and isinstance(decision.undoes, str) and all(isinstance(text, str) and text for text in texts)
+    return decision if is_whole else None

@@ -18,7 +18,8 @@ from sft.approval.decisions import DecisionFile, whole_decisions
 from sft.atomic_files import fingerprint, write_lines
 from sft.errors import UserError
 from sft.json_lines import json_line
-from sft.review.session import Refused, ReviewSession
+from sft.review.refusals import Refused
+from sft.review.session import ReviewSession
 from sft.review.shown_record import Text, texts_of
 from sft.schema import JsonObject
 

@@ -24,8 +24,8 @@ import { spelled } from "./spelled.js";
   const isReload = performance.getEntriesByType("navigation")[0]?.type === "reload";
   const ownWindow = (isReload && sessionStorage.getItem("window")) || crypto.randomUUID();
   sessionStorage.setItem("window", ownWindow);
-  const decided = JSON.parse((isReload && sessionStorage.getItem("decided")) || "[]"); // ids, for undo
-  const remember = () => sessionStorage.setItem("decided", JSON.stringify(decided.slice(-1000)));
+  const decided = JSON.parse((isReload && sessionStorage.getItem("said")) || "[]"); // name and record of each, for undo
+  const remember = () => sessionStorage.setItem("said", JSON.stringify(decided.slice(-1000)));
 
   const query = (path, given) => ask(`${path}?${new URLSearchParams({ ...given, window: ownWindow })}`);
 
@@ -83,9 +83,10 @@ import { spelled } from "./spelled.js";
     }
     forget(owner, decision);
     sending = null;
-    const { verdict, record } = decision;
-    if (verdict === "undo") decided.splice(decided.lastIndexOf(record), decided.includes(record) ? 1 : 0);
-    else if (!answer.refused) decided.push(record);
+    const { name, verdict, record, undoes } = decision;
+    const place = decided.findIndex((one) => one.name === undoes);
+    if (place >= 0) decided.splice(place, 1); // also where it is refused: it is not the last word any more
+    else if (verdict !== "undo" && !answer.refused) decided.push({ name, record });
     remember();
     return answer;
   };
@@ -103,9 +104,9 @@ import { spelled } from "./spelled.js";
   });
 
   const undo = () => {
-    const record = decided.at(-1) ?? current?.said?.find((one) => one.reviewer === reviewer)?.record;
-    if (record === undefined) say("There is nothing to undo in this window.");
-    else decide("undo", {}, record);
+    const last = decided.at(-1) ?? current?.said?.find((one) => one.reviewer === reviewer);
+    if (last === undefined) say("There is nothing to undo in this window.");
+    else decide("undo", { undoes: last.name }, last.record);
   };
 
   // ---- what is shown ----

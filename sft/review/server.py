@@ -35,7 +35,8 @@ from aiohttp import web
 
 from sft.errors import UserError
 from sft.json_lines import without_nan
-from sft.review.session import NotNow, Refused, ReviewSession, reason_of
+from sft.review.refusals import NotNow, Refused, reason_of
+from sft.review.session import ReviewSession
 
 _HOST = "127.0.0.1"
 _TOKEN_BYTES = 24

@@ -5,7 +5,6 @@ Where another file has taken the place of the records, such as that of a second 
 was decided holds for the records that are still in it, by their content.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from operator import attrgetter
@@ -14,24 +13,24 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from sft.approval.approved import approvals, records_to_train
-from sft.approval.decisions import VERDICTS, Decision, DecisionFile, Verdict, locked
+from sft.approval.decisions import DecisionFile, locked
 from sft.approval.opinions import Opinions, State
 from sft.approval.record_order import by_risk, by_sample, is_for_two, next_entry
 from sft.approval.record_set import Entry, Place, RecordSet, open_records
 from sft.approval.rule import reviewer_agreement, sample_result
 from sft.atomic_files import fingerprint
-from sft.errors import RecordError, UserError
+from sft.errors import UserError
 from sft.paused_collector import paused_collector
 from sft.printable import counted
+from sft.review.given_decision import read_given
 from sft.review.given_out import GivenOut
+from sft.review.refusals import Gone, NotNow, Refused, reason_of
 from sft.review.search import find_records
-from sft.review.shown_record import about, edited, texts_of
+from sft.review.shown_record import about, texts_of
 from sft.review.trained_form import TrainedForm
 from sft.schema import JsonObject
 
-_MOST_NAME_CHARS = 100
-_MOST_REASON_CHARS = 4000
-_MOST_SECONDS = 24 * 3600.0
+_MOST_WINDOW_CHARS = 100
 _MOST_TASKS = 500
 
 View = Callable[[JsonObject, TrainedForm], list[tuple[bool, str]]] | None
@@ -45,18 +44,6 @@ class Setting(NamedTuple):
     """Of the error rate of a random sample; None: each record is reviewed."""
     share_for_two: float = 0.0
     """The share of the records that two reviewers decide on."""
-
-
-class Refused(Exception):
-    """What the page asked for cannot be done; the text says why."""
-
-
-class Gone(Refused):
-    """The record is not in the file any more, so nothing can be said of it."""
-
-
-class NotNow(Refused):
-    """The files cannot be read at the moment: the same may be done later."""
 
 
 class ReviewSession:
@@ -181,7 +168,7 @@ class ReviewSession:
         even so. If the record is not in the file any more, nothing is taken, and `refused` says so.
 
         Args:
-            given: name, record, verdict, seconds, reason, and of an edit `texts`: place → text.
+            given: see `read_given`.
             window: where it was made.
 
         Raises:
@@ -233,54 +220,8 @@ class ReviewSession:
         self._read_new()
         if str(given.get("name", "")) in self._opinions.decisions.names:
             return False
-        self._file.append(self._decision(given, reviewer))
+        self._file.append(read_given(given, reviewer, self._opinions, self._fields, self.form))
         return True
-
-    def _decision(self, given: Mapping[str, Any], reviewer: str) -> Decision:
-        name, record, verdict = (given.get(key) for key in ("name", "record", "verdict"))
-        if not isinstance(name, str) or not 0 < len(name) <= _MOST_NAME_CHARS or verdict not in VERDICTS:
-            raise Refused("this is no decision")
-        if not isinstance(record, str):
-            raise Refused("there is no such record")
-        if not self._opinions.origins(record):
-            raise Gone("this record is not in the file")
-        if verdict == "undo" and reviewer not in self._opinions.decisions.last(record):
-            raise Refused(f"{reviewer} has said nothing of this version of the record that could be undone")
-        made: JsonObject | None = None
-        chosen: Verdict = verdict
-        if verdict in ("accept", "edit"):
-            fields = self._fields(record)
-            if fields is None:
-                raise Gone("this record is not in the file any more: another one stands in its place")
-            made = self._edited(fields, given.get("texts")) if verdict == "edit" else None
-            chosen = "accept" if made is None else "edit"
-        seconds, reason = given.get("seconds"), given.get("reason")
-        return Decision(
-            name=name,
-            record=record,
-            verdict=chosen,
-            reviewer=reviewer,
-            time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            seconds=round(min(_MOST_SECONDS, max(0.0, seconds)), 1) if isinstance(seconds, int | float) else 0.0,
-            reason=reason[:_MOST_REASON_CHARS] if isinstance(reason, str) else "",
-            edited=made,
-        )
-
-    def _edited(self, fields: JsonObject, texts: Any) -> JsonObject | None:
-        """The record with other texts; None if they are the same."""
-        if not isinstance(texts, Mapping) or not all(isinstance(text, str) for text in texts.values()):
-            raise Refused("an edit needs texts")
-        before = {text.place: text.text for text in texts_of(fields)}
-        changed = {place: text for place, text in texts.items() if before.get(place) != text}
-        if not changed:
-            return None
-        try:
-            made = edited(fields, changed)
-        except RecordError as error:
-            raise Refused(str(error)) from None
-        if reason := self.form.why_not(made):
-            raise Refused(f"this could not be trained on: {reason}")
-        return made
 
     def _open(self, record: str, window: str) -> dict[str, Any]:
         origin = min(self._opinions.origins(record), default=None)
@@ -301,7 +242,7 @@ class ReviewSession:
         return {"record": chosen and self._shown(chosen), "progress": self._progress()}
 
     def _holder(self, window: str) -> str:
-        return f"{self.reviewer} {window[:_MOST_NAME_CHARS]}"
+        return f"{self.reviewer} {window[:_MOST_WINDOW_CHARS]}"
 
     def _needs_two(self, record: str) -> bool:
         return is_for_two(record, self._setting.share_for_two, self._setting.seed)
@@ -330,7 +271,7 @@ class ReviewSession:
         decisions = self._opinions.decisions
         words = [word for version in decisions.versions(record) for word in decisions.last(version).values()]
         return [
-            {name: getattr(one, name) for name in ("record", "reviewer", "verdict", "reason", "time")}
+            {name: getattr(one, name) for name in ("name", "record", "reviewer", "verdict", "reason", "time")}
             for _, one in sorted(words, key=lambda word: -word.place)
         ]
 
@@ -341,6 +282,10 @@ class ReviewSession:
     def _read_new(self) -> None:
         if self._stamp != (stamp := _stamp(self.place.records)):
             self._begin_anew(stamp)
+            return
+        if self._file.is_replaced():
+            self._begin(self._records)
+            self._change = f"{self.place.decisions.name} was replaced by another file, and is read anew."
             return
         for decision in self._file.read_new():
             origins = self._opinions.origins(decision.record)
@@ -384,11 +329,6 @@ class ReviewSession:
     def _sample(self) -> str | None:
         bound = self._setting.bound
         return None if bound is None else str(sample_result(self._ids, self._opinions.of, bound))
-
-
-def reason_of(error: Exception) -> str:
-    """For the page."""
-    return f"the disk did not take it: {error.strerror or error}" if isinstance(error, OSError) else str(error)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -85,6 +85,19 @@ def test_undo_takes_back_exactly_the_last_decision(steps, record, verdict) -> No
         assert before.versions(one) == after.versions(one)
 
 
+@given(STEPS, st.data())
+def test_an_undo_with_a_name_takes_back_the_decision_of_this_name_and_no_other(steps, data) -> None:
+    said = [one for one in built(steps) if one.verdict != "undo"]
+    taken = data.draw(st.sampled_from([None, *said]))
+    name, record, who = (taken.name, taken.record, taken.reviewer) if taken else ("unknown", "a", "k")
+    after = Decisions([*said, replace(decision("undo", record, "undo", who), undoes=name)])
+    before = Decisions([one for one in said if one is not taken])
+    for one in ("a", "b"):
+        for reviewer in "kl":
+            names = [word.decision.name for word in before.words(one, reviewer)]
+            assert [word.decision.name for word in after.words(one, reviewer)] == names
+
+
 @given(STEPS)
 def test_a_decision_that_is_sent_twice_counts_once(steps) -> None:
     once, twice = Decisions(built(steps)), Decisions([one for one in built(steps) for _ in range(2)])

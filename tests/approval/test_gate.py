@@ -210,8 +210,9 @@ def test_a_line_that_was_copied_with_its_name_and_says_something_else_is_refused
     whole = path.read_text()
     path.write_text(whole + whole)
     assert trained(gate(tmp_path, folder)) == ["1 2 0", "1 2 1"], "the same twice counts once"
-    path.write_text(whole + whole.replace('"accept"', '"reject"'))
-    assert "2 lines that cannot be read as decisions: 3, 4" in refused(tmp_path, folder)
+    for said, other in (('"accept"', '"reject"'), ('"kim"', '"lee"'), ('"undoes": ""', '"undoes": "1"')):
+        path.write_text(whole + whole.replace(said, other))
+        assert "2 lines that cannot be read as decisions: 3, 4" in refused(tmp_path, folder)
 
 
 def test_a_file_of_another_tool_is_reviewed_in_the_same_way(tmp_path: Path) -> None:

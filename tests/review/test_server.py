@@ -262,7 +262,7 @@ def test_an_undo_gives_back_what_it_took_back_and_is_refused_where_there_is_noth
     edited = json.loads(client.ask(f"/{TOKEN}/record?record={first['record']['id']}&window=w")[1])
     (word,) = edited["record"]["said"]
     assert edited["record"]["id"] != first["record"]["id"] == word["record"]
-    given = {"name": "2", "record": edited["record"]["id"], "verdict": "undo", "window": "w"}
+    given = {"name": "2", "record": edited["record"]["id"], "verdict": "undo", "undoes": word["name"], "window": "w"}
     status, text, _ = client.ask(f"/{TOKEN}/decide", given)
     assert (status, "kim has said nothing" in text) == (409, True)
     for _ in range(2):

@@ -11,7 +11,8 @@ from sft.approval.record_set import find_place
 from sft.config import DataConfig
 from sft.data.formats.formatting import format_record
 from sft.errors import UserError
-from sft.review.session import Refused, ReviewSession, Setting
+from sft.review.refusals import Refused
+from sft.review.session import ReviewSession, Setting
 from sft.review.trained_form import TrainedForm
 from sft.schema import Conversation, JsonObject
 from tests.review.served import record, write_records

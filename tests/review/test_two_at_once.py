@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from sft.approval.record_set import RecordSet, find_place, open_records
-from sft.review.session import Refused, ReviewSession, Setting
+from sft.review.refusals import Refused
+from sft.review.session import ReviewSession, Setting
 from tests.construction.teaching import FEW_SHOT, NO_FILTERS, lines_of, run, section, teach
 from tests.endpoint.chat_server import chat_server
 from tests.review.served import read_decisions, record, write_records

@@ -1,0 +1,98 @@
+"""What a reviewer says in one window holds in the others, and in another process, too."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sft.approval.record_set import find_place
+from sft.review.refusals import Refused
+from sft.review.session import ReviewSession, Setting
+from tests.review.served import read_decisions, record, write_records
+
+
+def opened(folder: Path, reviewer: str = "kim", num: int = 3, setting: Setting | None = None) -> ReviewSession:
+    if not (folder / "records.jsonl").is_file():
+        write_records(folder, [record(f"question {i}", "answer") for i in range(num)])
+    return ReviewSession(find_place(folder), reviewer, setting or Setting())
+
+
+def states(session: ReviewSession) -> dict[str, int]:
+    return {state: num for state, num in session.progress()["total"].items() if num}
+
+
+def say(session: ReviewSession, name: str, record: str, verdict: str, window: str = "w", **more: Any) -> Any:
+    return session.decide({"name": name, "record": record, "verdict": verdict, **more}, window)
+
+
+@pytest.mark.parametrize("is_another_process", [False, True])
+def test_an_undo_takes_back_what_was_said_in_its_window_or_nothing(tmp_path: Path, is_another_process: bool) -> None:
+    here = opened(tmp_path)
+    there = opened(tmp_path) if is_another_process else here
+    first = here.records.entries[0].id
+    say(here, "1", first, "accept", "here")
+    say(there, "2", first, "reject", "there", reason="wrong")
+    with pytest.raises(Refused, match=r"kim has said something else of this record since \(reject, .*another window"):
+        say(here, "3", first, "undo", "here", undoes="1")
+    with pytest.raises(Refused, match="kim has said nothing"):
+        say(here, "3", first, "undo", "here")
+    assert states(here) == {"open": 2, "rejected": 1}
+    say(there, "4", first, "undo", "there", undoes="2")
+    assert states(here) == {"open": 2, "accepted": 1}
+    with pytest.raises(Refused, match="kim has said nothing"):
+        say(there, "5", first, "undo", "there", undoes="2")
+    say(there, "6", first, "skip", "there")
+    say(here, "7", first, "undo", "here", undoes="1")
+    assert states(here) == {"open": 3}, "a skip says nothing"
+    assert [one["undoes"] for one in read_decisions(tmp_path) if one["verdict"] == "undo"] == ["2", "1"]
+
+
+def test_an_edit_is_not_undone_where_what_it_made_was_rejected_in_another_window(tmp_path: Path) -> None:
+    session = opened(tmp_path)
+    first = session.records.entries[0].id
+    say(session, "1", first, "edit", texts={"messages.1.content": "better"})
+    made = session.show(first, "v")["record"]["id"]
+    say(session, "2", made, "reject", "v")
+    with pytest.raises(Refused, match="something else"):
+        say(session, "3", first, "undo", undoes="1")
+    assert states(session) == {"open": 2, "rejected": 1}
+
+
+def replaced(path: Path, lines: list[str]) -> None:
+    (path.parent / "new").write_text("".join(lines))
+    (path.parent / "new").replace(path)
+
+
+def written_over(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(lines))
+
+
+def deleted_and_written(path: Path, lines: list[str]) -> None:
+    path.unlink()
+    written_over(path, lines)
+
+
+@pytest.mark.parametrize("put", [replaced, written_over, deleted_and_written])
+@pytest.mark.parametrize("num", [0, 1, 3, 8])
+def test_decisions_that_take_the_place_of_others_under_an_open_page_count(
+    tmp_path: Path, put: Callable[[Path, list[str]], None], num: int
+) -> None:
+    session = opened(tmp_path, num=9)
+    ids = [entry.id for entry in session.records.entries]
+    for i in range(3):
+        say(session, f"n{i}", ids[i], "accept")
+    path = tmp_path / "decisions.jsonl"
+    one = json.loads(path.read_text().splitlines()[0])
+    put(
+        path,
+        [json.dumps({**one, "name": f"lee{i}", "record": ids[-1 - i], "verdict": "reject"}) + "\n" for i in range(num)],
+    )
+    assert states(session) == states(opened(tmp_path)) == {"open": 9 - num} | ({"rejected": num} if num else {})
+    assert "decisions.jsonl was replaced by another file" in session.progress()["change"]
+    say(session, "last", ids[0], "accept")
+    assert states(session) == states(opened(tmp_path))
+    os.unlink(path)
+    assert states(session) == {"open": 9}
