@@ -3,14 +3,17 @@
     RecordSet ──export_records──▶ tasks of Label Studio, or records of Argilla ──people──▶ import_decisions ──▶ Decision
 
 What is read again is a verdict (accept, reject, flag or skip), a reason and the answer: another answer than the one
-that was given out is an edit. A file ending in .json holds a list, any other a line each; both are read. docs/REVIEW.md
-has the labelling interface that fits.
+that was given out is an edit. What is said later counts, wherever it stands in the file; what is not understood is
+refused, since without a part of it the rest might say something else. A file ending in .json holds a list, any other a
+line each; both are read. docs/REVIEW.md has the labelling interface that fits.
 """
 
 import json
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -26,6 +29,7 @@ from sft.schema import JsonObject
 _IMPORTED = "import-"
 Form = Literal["label-studio", "argilla"]
 FORMS: tuple[Form, ...] = get_args(Form)
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
 
 
@@ -41,11 +45,19 @@ class Answered(NamedTuple):
     seconds: float = 0.0
     given_out: str | None = None
     """The answer that the tool was given; None: unknown."""
+    when: tuple[float, float] = (0.0, 0.0)
+    """Orders what was said: the time, and a number that grows where times are equal."""
+    unclear: str = ""
+    """What of it is not understood; nothing of it counts then."""
 
     @property
     def name(self) -> str:
         """That of the decision, the first time that it is taken."""
-        return f"{_IMPORTED}{fingerprint([*self][:-1])}"
+        return f"{_IMPORTED}{fingerprint([*self][:_NUM_NAMED])}"
+
+
+_NUM_NAMED = Answered._fields.index("given_out")
+_PARTS = ("verdict", "reason", "answer")
 
 
 def export_records(session: ReviewSession, form: Form, path: Path) -> int:
@@ -106,6 +118,7 @@ def import_decisions(session: ReviewSession, form: Form, path: Path) -> Counter[
     left: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     """Reviewer and record → the names of what the file has of them, from here on."""
     found = [answered for content in _read(path) for answered in _READERS[form](content)]
+    found.sort(key=attrgetter("when"))
     for answered in found:
         left[answered.reviewer, answered.record].append(answered.name)
     for answered in found:
@@ -150,6 +163,8 @@ def _goes_on(taken: list[str], left: list[str]) -> bool:
 
 
 def _as_given(session: ReviewSession, answered: Answered) -> dict[str, Any]:
+    if answered.unclear:
+        raise Refused(answered.unclear)
     given = answered._asdict()
     fields = session.fields(answered.record)
     if answered.verdict != "accept" or answered.answer in (None, answered.given_out) or fields is None:
@@ -166,20 +181,29 @@ def _label_studio(record: str, task: str, texts: list[Text], answer: str) -> dic
 
 
 def _from_label_studio(content: JsonObject) -> Iterator[Answered]:
-    record = _at(content, "data", "record")
+    shown = _text(_at(content, "data", "answer"))
     for annotation in _list(content.get("annotations")):
-        said: dict[str, str] = {}
+        values: list[tuple[str, Any]] = []
         for result in _list(_at(annotation, "result")):
-            values = _list(_at(result, "value", "choices")) or _list(_at(result, "value", "text"))
-            if values and isinstance(values[0], str):
-                said[str(_at(result, "from_name"))] = values[0]
+            name, kind = str(_at(result, "from_name")), _at(result, "type")
+            if name in _PARTS:
+                chosen, written = _at(result, "value", "choices"), _at(result, "value", "text")
+                values.append((name, written if chosen is None else chosen))
+            elif kind == "textarea":  # it may be the answer
+                values.append((name, None))
+        said, unclear = _said(values)
         by, seconds = _at(annotation, "completed_by"), _at(annotation, "lead_time")
-        reviewer = _at(by, "email") or f"label-studio-{_at(by, 'id') or by}"
-        verdict = "skip" if _at(annotation, "was_cancelled") is True else said.get("verdict", "")
-        lead = float(seconds) if isinstance(seconds, int | float) else 0.0
-        answer = said.get("answer")
-        shown = _text(_at(content, "data", "answer"))
-        yield Answered(str(record), str(reviewer), verdict, said.get("reason", ""), answer, lead, shown)
+        yield Answered(
+            record=str(_at(content, "data", "record")),
+            reviewer=str(_at(by, "email") or f"label-studio-{_at(by, 'id') or by}"),
+            verdict="skip" if _at(annotation, "was_cancelled") is True else said.get("verdict", ""),
+            reason=said.get("reason", ""),
+            answer=said.get("answer"),
+            seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
+            given_out=shown,
+            when=_when(annotation, "updated_at", "created_at"),
+            unclear=unclear,
+        )
 
 
 def _argilla(record: str, task: str, texts: list[Text], answer: str) -> dict[str, Any]:
@@ -195,19 +219,53 @@ def _argilla(record: str, task: str, texts: list[Text], answer: str) -> dict[str
 
 
 def _from_argilla(content: JsonObject) -> Iterator[Answered]:
-    by_user: dict[str, dict[str, str]] = {}
+    shown = _text(_at(content, "suggestions", "answer", "value"))
+    by_user: dict[str, list[tuple[str, Any]]] = {}
     responses = content.get("responses")
     for question, answers in responses.items() if isinstance(responses, Mapping) else ():
         for answer in _list(answers):
             value, status = _at(answer, "value"), _at(answer, "status")
-            if isinstance(value, str) and status in (None, "submitted"):
-                by_user.setdefault(str(_at(answer, "user_id")), {})[str(question)] = value
-    for user, said in by_user.items():
-        reason, answer = said.get("reason", ""), said.get("answer")
-        shown = _text(_at(content, "suggestions", "answer", "value"))
+            if question in _PARTS and value is not None and status in (None, "submitted"):
+                by_user.setdefault(str(_at(answer, "user_id")), []).append((question, value))
+    for user, values in by_user.items():
+        said, unclear = _said(values)
         yield Answered(
-            str(content.get("id")), f"argilla-{user}", said.get("verdict", ""), reason, answer, given_out=shown
+            record=str(content.get("id")),
+            reviewer=f"argilla-{user}",
+            verdict=said.get("verdict", ""),
+            reason=said.get("reason", ""),
+            answer=said.get("answer"),
+            given_out=shown,
+            when=_when(content, "updated_at", "inserted_at"),
+            unclear=unclear,
         )
+
+
+def _said(values: Iterable[tuple[str, Any]]) -> tuple[dict[str, str], str]:
+    """What stands under each name, and what of it is not understood: each name has one text, by itself or in a list."""
+    said: dict[str, str] = {}
+    for name, value in values:
+        texts = value if isinstance(value, list) else [value]
+        if name not in _PARTS:
+            return said, f"it has a text that is named {name!r}: only {', '.join(_PARTS)} are known"
+        if not all(isinstance(text, str) for text in texts):
+            return said, f"its {name!r} is no text"
+        if len({*texts, *filter(None, [said.get(name)])}) > 1:
+            return said, f"it has more than one {name!r}"
+        if texts:
+            said[name] = texts[0]
+    return said, ""
+
+
+def _when(content: Any, changed: str, made: str) -> tuple[float, float]:
+    """When something was said: what was changed later counts later, and without times what has the larger number."""
+    at, number = _at(content, changed) or _at(content, made), _at(content, "id")
+    try:
+        time = datetime.fromisoformat(at) if isinstance(at, str) else _LONG_AGO
+    except ValueError:
+        time = _LONG_AGO
+    moment = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+    return moment, float(number) if isinstance(number, int) else 0.0
 
 
 _WRITERS: Mapping[Form, Callable[[str, str, list[Text], str], dict[str, Any]]] = {

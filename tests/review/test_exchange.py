@@ -92,6 +92,99 @@ def test_of_several_answers_of_one_person_those_that_are_new_are_taken(tmp_path:
     assert [one["verdict"] for one in read_decisions(folder)] == ["flag", "accept", "reject"]
 
 
+TIMES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"updated_at": "2026-01-01T02:00:00.5Z"}, {"updated_at": "2026-01-01T02:00:01Z"}),
+    ({"updated_at": "2026-01-01T03:00:00+02:00"}, {"updated_at": "2026-01-01T02:00:00Z"}),
+    ({"updated_at": "2026-01-01T02:00:00Z", "created_at": "2027-01-01"}, {"created_at": "2026-01-02T00:00:00"}),
+    ({"id": 9}, {"id": 10}),
+    ({"id": 10, "updated_at": "2026-01-01T02:00:00Z"}, {"id": 9, "updated_at": "2026-01-01T02:00:01Z"}),
+    ({"id": 1, "updated_at": "no time"}, {"id": 2, "updated_at": 5}),
+]
+
+
+@pytest.mark.parametrize(("earlier", "later"), TIMES)
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("is_one_task", [True, False])
+def test_what_was_said_later_counts_wherever_it_stands_in_the_file(
+    tmp_path: Path, earlier: dict[str, Any], later: dict[str, Any], is_first: bool, is_one_task: bool
+) -> None:
+    folder = write_records(tmp_path / "made", [record("q", "a")])
+    out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
+    export_records(opened(folder), "label-studio", out)
+    content = json.loads(out.read_text())
+    said = [
+        {**answer_in("label-studio", content, verdict, "", None)["annotations"][0], **when}
+        for verdict, when in (("accept", earlier), ("reject", later))
+    ]
+    said = said if is_first else said[::-1]
+    tasks = [{**content, "annotations": part} for part in ([said] if is_one_task else [[one] for one in said])]
+    for _ in range(2):
+        back.write_text(json.dumps(tasks))
+        import_decisions(opened(folder), "label-studio", back)
+        assert [one["verdict"] for one in read_decisions(folder)] == ["accept", "reject"]
+
+
+def with_value(form: Form, content: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """Accepted, and `value` in the place of what the tool has of `name`."""
+    done = answer_in(form, content, "accept", "", None)
+    if form == "argilla":
+        done["responses"][name] = [{"value": value, "user_id": done["responses"]["verdict"][0]["user_id"]}]
+        return done
+    (annotation,) = done["annotations"]
+    kind = "choices" if name == "verdict" else "text"
+    others = [one for one in annotation["result"] if one["from_name"] != name]
+    result = {"from_name": name, "type": "choices" if name == "verdict" else "textarea", "value": {kind: value}}
+    return {**done, "annotations": [{**annotation, "result": [*others, result]}]}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("name", "value", "outcome"),
+    [
+        ("answer", "better", "taken"),
+        ("answer", ["better"], "taken"),
+        ("answer", ["better", "better"], "taken"),
+        ("answer", ["a", "better"], "not taken: it has more than one 'answer'"),
+        ("answer", {"text": "better"}, "not taken: its 'answer' is no text"),
+        ("answer", [["better"]], "not taken: its 'answer' is no text"),
+        ("reason", 5, "not taken: its 'reason' is no text"),
+        ("verdict", ["accept", "reject"], "not taken: it has more than one 'verdict'"),
+        ("verdict", 1, "not taken: its 'verdict' is no text"),
+    ],
+)
+def test_an_answer_counts_in_any_form_or_is_refused_with_all_that_was_said(
+    tmp_path: Path, form: Form, name: str, value: Any, outcome: str
+) -> None:
+    folder = write_records(tmp_path / "made", [record("q", "a")])
+    out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
+    export_records(opened(folder), form, out)
+    back.write_text(json.dumps(with_value(form, json.loads(out.read_text()), name, value)))
+    assert import_decisions(opened(folder), form, back) == {outcome: 1}
+    made = [one["edited"]["messages"][1]["content"] for one in read_decisions(folder)]
+    assert made == (["better"] if outcome == "taken" else [])
+
+
+def test_two_answers_of_one_person_and_a_text_of_another_name_are_refused(tmp_path: Path) -> None:
+    folder = write_records(tmp_path / "made", [record("q", "a")])
+    out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
+    for form in FORMS:
+        export_records(opened(folder), form, out)
+        content = json.loads(out.read_text())
+        done = with_value(form, content, "answer", "better")
+        if form == "argilla":
+            done["responses"]["answer"].append({**done["responses"]["answer"][0], "value": "best"})
+        else:
+            result = done["annotations"][0]["result"]
+            result.append({**result[-1], "value": {"text": ["best"]}})
+        back.write_text(json.dumps(done))
+        assert import_decisions(opened(folder), form, back) == {"not taken: it has more than one 'answer'": 1}
+    export_records(opened(folder), "label-studio", out)
+    back.write_text(json.dumps(with_value("label-studio", json.loads(out.read_text()), "rewritten", ["better"])))
+    (outcome,) = import_decisions(opened(folder), "label-studio", back)
+    assert "it has a text that is named 'rewritten'" in outcome
+    assert read_decisions(folder) == []
+
+
 TURNS: list[dict[str, Any]] = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 ANSWERS: list[tuple[dict[str, Any], str]] = [
     ({"messages": TURNS, "task": "t", "category": "web"}, "a"),
