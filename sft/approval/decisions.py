@@ -130,6 +130,7 @@ class Decisions:
         self.names: set[str] = set()
         """Of all decisions, so that none is taken twice."""
         self._words: dict[str, dict[str, list[Word]]] = {}
+        self._first: dict[str, dict[str, Verdict]] = {}
         self._made_by: dict[str, str] = {}
         self._made: dict[str, JsonObject] = {}
         self._num = 0
@@ -144,6 +145,8 @@ class Decisions:
         words = self._words.setdefault(decision.record, {}).setdefault(decision.reviewer, [])
         if decision.verdict != "undo":
             words.append(Word(self._num, decision))
+            if decision.verdict != "skip":
+                self._first.setdefault(decision.record, {}).setdefault(decision.reviewer, decision.verdict)
             if decision.edited is not None:
                 made = self._made_by[decision.name] = identity(decision.edited)
                 self._made[made] = decision.edited
@@ -167,6 +170,13 @@ class Decisions:
         """Reviewer → the last decision on this id; `skip` only of those who have said nothing else."""
         by = self._words.get(record, {})
         return {who: max(words, key=attrgetter("weight")) for who, words in by.items() if words}
+
+    def first(self, record: str) -> Mapping[str, Verdict]:
+        """Reviewer → what they said of this id first but `skip`, also if they have taken it back; the first one first.
+
+        Behind it they may have seen what others say.
+        """
+        return self._first.get(record, {})
 
     def flagged_by(self, record: str) -> set[str]:
         """Who has flagged this id, whatever they said later."""

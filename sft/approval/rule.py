@@ -141,14 +141,22 @@ class PairAgreement(NamedTuple):
         return f"{self.first} and {self.second} both decided on {num}: kappa {interval}."
 
 
-def reviewer_agreement(decisions: Decisions) -> list[PairAgreement]:
-    """Cohen's kappa of each two reviewers: accept, edit or reject of the same version."""
+def reviewer_agreement(decisions: Decisions, is_for_two: Callable[[str], bool] | None = None) -> list[PairAgreement]:
+    """Cohen's kappa of each two reviewers: whether they accept, edit or reject the same version when they first see it.
+
+    Args:
+        decisions: of all reviewers.
+        is_for_two: whether the page shows the record with this id to a second reviewer without the words of the first;
+            only these two count then. None: all count who have decided on a record, such as in another tool.
+    """
     kinds: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for record in sorted(decisions.records):
-        by = {who: word.decision.verdict for who, word in decisions.last(record).items()}
-        decided = sorted(who for who, verdict in by.items() if verdict in _KINDS)
-        for pair in combinations(decided, 2):
-            kinds.setdefault(pair, []).append((_KINDS[by[pair[0]]], _KINDS[by[pair[1]]]))
+        by = [*decisions.first(record).items()]
+        if is_for_two is not None:
+            by = by[:2] if is_for_two(record) else []
+        decided = sorted((who, _KINDS[verdict]) for who, verdict in by if verdict in _KINDS)
+        for (first, a), (second, b) in combinations(decided, 2):
+            kinds.setdefault((first, second), []).append((a, b))
     return [
         PairAgreement(*pair, grade_agreement([a for a, _ in both], [b for _, b in both], weighted=False))
         for pair, both in sorted(kinds.items())

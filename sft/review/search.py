@@ -1,8 +1,8 @@
 """Finds records by words of their texts, by their task or by the beginning of their id."""
 
+from collections.abc import Callable
 from typing import Any
 
-from sft.approval.opinions import Opinions
 from sft.approval.record_set import RecordSet, read_lines
 from sft.review.shown_record import texts_of
 
@@ -10,8 +10,8 @@ _MOST_FOUND = 50
 _EXCERPT_CHARS = 160
 
 
-def find_records(records: RecordSet, opinions: Opinions, words: str) -> list[dict[str, Any]]:
-    """The first that hold these words, in any case: id, task, state and an excerpt of each."""
+def find_records(records: RecordSet, state_of: Callable[[str], str], words: str) -> list[dict[str, Any]]:
+    """The first that hold these words, in any case: id, task, state (`state_of` its id) and an excerpt of each."""
     wanted = words.casefold()
     found: dict[str, dict[str, Any]] = {}
     at = {entry.offset: entry for entry in records.entries}
@@ -26,6 +26,5 @@ def find_records(records: RecordSet, opinions: Opinions, words: str) -> list[dic
         if entry is not None and (hit >= 0 or wanted in entry.task.casefold() or entry.id.startswith(wanted)):
             start = max(0, hit - _EXCERPT_CHARS // 4)
             excerpt = texts[start : start + _EXCERPT_CHARS]
-            state = opinions.of(entry.id).state
-            found[entry.id] = {"id": entry.id, "task": entry.task, "state": state, "excerpt": excerpt}
+            found[entry.id] = {"id": entry.id, "task": entry.task, "state": state_of(entry.id), "excerpt": excerpt}
     return [*found.values()]

@@ -138,7 +138,8 @@ class ReviewSession:
             self._read_new()
             if window:
                 self._given_out.renew(self._holder(window))
-            pairs = reviewer_agreement(self._opinions.decisions)
+            is_measured = self._setting.share_for_two > 0
+            pairs = reviewer_agreement(self._opinions.decisions, self._needs_two if is_measured else None)
             return {**self._progress(), "agreement": [str(pair) for pair in pairs]}
 
     def next(self, window: str) -> dict[str, Any]:
@@ -214,7 +215,7 @@ class ReviewSession:
 
     def search(self, words: str) -> list[dict[str, Any]]:
         """The first records that hold these words in their texts, their task or their id."""
-        return find_records(self._records, self._opinions, words)
+        return find_records(self._records, self._state, words)
 
     def _take(self, given: Mapping[str, Any], reviewer: str) -> bool:
         self._read_new()
@@ -245,12 +246,23 @@ class ReviewSession:
         return f"{self.reviewer} {window[:_MOST_WINDOW_CHARS]}"
 
     def _needs_two(self, record: str) -> bool:
-        return is_for_two(record, self._setting.share_for_two, self._setting.seed)
+        is_drawn = is_for_two(record, self._setting.share_for_two, self._setting.seed)
+        return is_drawn and record in self._records
+
+    def _is_blind(self, record: str) -> bool:
+        """Whether this reviewer is to decide on the record as the second one, without what the first says."""
+        opinion = self._opinions.of(record)
+        is_first = self.reviewer in opinion.decided_by or len(opinion.decided_by) != 1
+        return bool(self.reviewer) and not is_first and opinion.state != "flagged" and self._needs_two(record)
+
+    def _state(self, record: str) -> State:
+        """As this reviewer may see it."""
+        return "open" if self._is_blind(record) else self._opinions.of(record).state
 
     def _shown(self, entry: Entry) -> dict[str, Any]:
         """The version that counts; of a record for two that this reviewer has not decided on, what the other saw."""
         opinion = self._opinions.of(entry.id)
-        is_blind = self._needs_two(entry.id) and self.reviewer not in opinion.decided_by and opinion.state != "flagged"
+        is_blind = self._is_blind(entry.id)
         version = entry.id if is_blind else opinion.id
         fields = self._fields(version)
         shown: dict[str, Any] = {"id": version, "task": entry.task, "risk": round(entry.risk, 2)}
@@ -262,7 +274,7 @@ class ReviewSession:
             "about": about(fields),
             "rendered": self._view(fields, self.form) if self._view else None,
             "note": self.form.why_not(fields),
-            "state": "open" if is_blind else opinion.state,
+            "state": self._state(entry.id),
             "said": [] if is_blind else self._said(entry.id),
         }
 
@@ -289,11 +301,11 @@ class ReviewSession:
             return
         for decision in self._file.read_new():
             origins = self._opinions.origins(decision.record)
-            before = {record: self._opinions.of(record).state for record in origins}
+            before = {record: self._state(record) for record in origins}
             for record in self._opinions.add(decision):
                 task = self._records.entry(record).task
                 self._counts[task, before[record]] -= 1
-                self._counts[task, self._opinions.of(record).state] += 1
+                self._counts[task, self._state(record)] += 1
 
     def _begin_anew(self, stamp: tuple[int, ...]) -> None:
         """Another file of records is there."""

@@ -96,3 +96,43 @@ def test_decisions_that_take_the_place_of_others_under_an_open_page_count(
     assert states(session) == states(opened(tmp_path))
     os.unlink(path)
     assert states(session) == {"open": 9}
+
+
+def test_who_decides_second_sees_nothing_of_the_first_and_the_first_words_of_both_are_compared(tmp_path: Path) -> None:
+    setting = Setting(share_for_two=1.0)
+    kim, lee, max_ = (opened(tmp_path, name, 20, setting) for name in ("kim", "lee", "max"))
+    ids = [entry.id for entry in kim.records.entries]
+    for i, one in enumerate(ids):
+        if i % 4 == 3:
+            say(kim, f"k{i}", one, "edit", texts={"messages.1.content": "better"})
+        else:
+            say(kim, f"k{i}", one, "accept" if i % 2 else "reject")
+    for blind in (lee, max_):
+        assert {found["state"] for found in blind.search("question")} == {"open"}
+        assert states(blind) == {"open": 20}
+        assert {row["open"] for row in blind.progress()["tasks"]} == {20}
+        shown = [blind.show(one, "l")["record"] for one in ids]
+        assert [(one["id"], one["state"], one["said"]) for one in shown] == [(one, "open", []) for one in ids]
+    assert states(kim) == states(opened(tmp_path, "", 20, setting)) == {"accepted": 5, "edited": 5, "rejected": 10}
+    for i, one in enumerate(ids):
+        say(lee, f"l{i}", one, "accept" if i % 3 else "reject")
+    for session in (kim, lee, max_):
+        assert states(session) == {"accepted": 4, "edited": 3, "rejected": 13}
+    before = kim.progress()["agreement"]
+    assert len(before) == 1
+    for i, one in enumerate(ids):
+        (word,) = (word for word in lee.show(one, "l")["record"]["said"] if word["reviewer"] == "lee")
+        say(lee, f"u{i}", one, "undo", undoes=word["name"])
+        verdict = "reject" if i % 2 == 0 else "accept"  # as kim
+        say(lee, f"m{i}", one, verdict)
+        say(max_, f"x{i}", one, verdict)
+    assert kim.progress()["agreement"] == before
+
+
+def test_of_records_that_nobody_is_blind_on_all_who_decided_are_compared(tmp_path: Path) -> None:
+    sessions = [opened(tmp_path, name, 4) for name in ("kim", "lee", "max")]
+    for i, entry in enumerate(sessions[0].records.entries):
+        for session in sessions:
+            say(session, f"{session.reviewer}{i}", entry.id, "accept" if i % 2 else "reject")
+    assert len(sessions[0].progress()["agreement"]) == 3
+    assert opened(tmp_path, setting=Setting(share_for_two=1e-9)).progress()["agreement"] == []
