@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record", bound="DataclassInstance")
 
+MOST_DEPTH = 100
+"""Of lists and objects in each other that people hand in. Whatever goes through a value by calling itself, such as a
+copy, may go no deeper than Python's calls, and real records do not need ten."""
 _BLOCK_BYTES = 1 << 16
 _READABLE = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 """Made once: that takes longer than to encode a line."""
@@ -54,6 +57,28 @@ def is_json(text: bytes) -> bool:
         json.loads(text)
     except (ValueError, RecursionError):
         return False
+    return True
+
+
+def read_object(line: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line; None for one that is none, or is nested deeper than `MOST_DEPTH`."""
+    try:
+        content = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or (line.count(b"{") + line.count(b"[") > MOST_DEPTH and is_deep(content)):
+        return None
+    return content
+
+
+def is_deep(content: Any) -> bool:
+    """Whether lists and objects are nested deeper than `MOST_DEPTH`."""
+    level = [content]
+    for _ in range(MOST_DEPTH + 1):
+        level = [one for one in level if isinstance(one, dict | list)]
+        if not level:
+            return False
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
     return True
 
 

@@ -9,7 +9,6 @@ named by its content.
 """
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from typing import Literal, NamedTuple, get_args
 from sft.approval.record_set import identity
 from sft.atomic_files import sync_folder
 from sft.errors import UserError
-from sft.json_lines import LineTail, append_line, from_json, is_json
+from sft.json_lines import LineTail, append_line, from_json, is_json, read_object
 from sft.printable import counted
 from sft.schema import JsonObject
 
@@ -248,8 +247,8 @@ def _says(decision: Decision) -> tuple[object, ...]:
 def read_decision(line: bytes) -> Decision | None:
     """The decision of a line; None for a line that is no decision, or one of a later version."""
     try:
-        decision = from_json(Decision, json.loads(line))
-    except (ValueError, TypeError, RecursionError):
+        decision = from_json(Decision, read_object(line) or {})
+    except TypeError:
         return None
     is_edit = isinstance(decision.edited, Mapping)
     texts = (decision.name, decision.record, decision.reviewer)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from sft.approval.record_set import identity
-from sft.json_lines import from_json, without_nan
+from sft.json_lines import from_json, is_deep, without_nan
 from sft.schema import JsonObject
 
 COLUMN = "approval"
@@ -55,7 +55,8 @@ def approval_of(fields: JsonObject) -> Approval | None:
         return None
     texts = (approval.rule, approval.time, *approval.reviewers)
     is_whole = all(isinstance(text, str) for text in texts) and approval.rule in ("each", "sample")
-    return approval if is_whole and approval.reviewers and approval.record == content_id(fields) else None
+    is_whole = is_whole and bool(approval.reviewers) and not is_deep(fields)  # nobody approves what is deep
+    return approval if is_whole and approval.record == content_id(fields) else None
 
 
 def content_id(fields: JsonObject) -> str:

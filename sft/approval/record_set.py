@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from sft.approval.own_files import DECISIONS, RECORDS
 from sft.draft import is_made, record_id
 from sft.errors import UserError
+from sft.json_lines import read_object
 from sft.schema import JsonObject
 
 _MOST_RARE = 0.5
@@ -42,7 +43,8 @@ class RecordSet:
     def __init__(self, path: Path, entries: Sequence[Entry], num_unreadable: int = 0) -> None:
         self.path = path
         self.num_unreadable = num_unreadable
-        """Lines that are no JSON object: nobody can review them, and they are never approved."""
+        """Lines that are no JSON object, or one that is nested too deep (`sft.json_lines`): nobody can review them, and
+        they are never approved."""
         self._entries = {entry.id: entry for entry in reversed(entries)}
         self.entries = sorted(self._entries.values(), key=attrgetter("offset"))
         """In the order of the file."""
@@ -62,7 +64,7 @@ class RecordSet:
         """The fields, from the disk; None if another record stands there now."""
         with self.path.open("rb") as file:
             file.seek(self._entries[record].offset)
-            fields = _parsed(file.readline())
+            fields = read_object(file.readline())
         return fields if fields is not None and identity(fields) == record else None
 
 
@@ -109,7 +111,7 @@ def open_records(path: Path, *, trust: bool = False) -> RecordSet:
     tasks: dict[bytes, str] = {}
     for line in _lines(path):
         known = _glance(line, tasks) if trust else None
-        if known is None and (fields := _parsed(line)) is not None:
+        if known is None and (fields := read_object(line)) is not None:
             known = identity(fields), task_of(fields), _doubt(_scores(fields))
         if known is not None:
             ids.append(known[0])
@@ -137,7 +139,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, JsonObject | None]]:
     offset = 0
     for line in _lines(path):
         if not line.isspace():
-            yield offset, _parsed(line)
+            yield offset, read_object(line)
         offset += len(line)
 
 
@@ -218,11 +220,3 @@ def _doubt(scores: Any) -> float:
 
 def _share(value: Any) -> float | None:
     return min(1.0, max(0.0, float(value))) if isinstance(value, int | float) else None
-
-
-def _parsed(line: bytes) -> JsonObject | None:
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return fields if isinstance(fields, dict) else None

@@ -1,5 +1,11 @@
 """Why something that was asked for is not done, as the page says it."""
 
+import logging
+
+from sft.errors import RecordError, UserError
+
+_LOG = logging.getLogger(__name__)
+
 
 class Refused(Exception):
     """What the page asked for cannot be done; the text says why."""
@@ -14,5 +20,10 @@ class NotNow(Refused):
 
 
 def reason_of(error: Exception) -> str:
-    """For the page."""
-    return f"the disk did not take it: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+    """For the page. An error that nobody has thought of is logged, too."""
+    if isinstance(error, OSError):
+        return f"the disk did not take it: {error.strerror or error}"
+    if isinstance(error, Refused | UserError | RecordError):
+        return str(error)
+    _LOG.error("The page was answered that the program fails.", exc_info=error)
+    return f"the program fails at it ({type(error).__name__}): please report what its terminal shows"

@@ -12,6 +12,7 @@ export class Renewed extends Trouble {}
 export class Refusal extends Error {}
 
 const RENEWED = [403, 404, 421];
+const LATER = [503, 507];
 const RETRY_MS = [500, 1000, 2000, 4000, 8000];
 
 export const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -30,7 +31,7 @@ export const ask = async (path, body) => {
   }
   if (response.ok) return JSON.parse(text);
   if (RENEWED.includes(response.status)) throw new Renewed();
-  throw response.status < 500 ? new Refusal(text) : new Later(text);
+  throw LATER.includes(response.status) ? new Later(text) : new Refusal(text);
 };
 
 // Does it again and again until the server is there and can do it.

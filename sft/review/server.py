@@ -9,6 +9,7 @@
     POST /TOKEN/leave          a window is closed
 
     409                        it is refused, and is refused again if it is asked again
+    500                        the program fails at it, and does so again
     503, 507                   it cannot be done now, since a file cannot be read or written: the page asks again
 
 A browser also runs pages of others, so an address on this machine protects nothing by itself. Every request needs the
@@ -208,6 +209,8 @@ async def _answered(answer: Answer, given: Mapping[str, Any]) -> web.Response:
         return web.Response(status=409, text=reason_of(refusal))
     except OSError as error:
         return web.Response(status=507, text=reason_of(error))
+    except Exception as error:
+        return web.Response(status=500, text=reason_of(error))
 
 
 def _text(given: Mapping[str, Any], name: str) -> str:

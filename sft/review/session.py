@@ -185,7 +185,7 @@ class ReviewSession:
                 self._read_new()
                 is_undone = given.get("verdict") == "undo"
                 return self._open(str(given.get("record")), window) if is_undone else self._next(window)
-            except (Refused, OSError, UserError) as error:
+            except Exception as error:  # whatever it is, the decision is on disk
                 return {"unshown": reason_of(error)}
 
     def take(self, given: Mapping[str, Any], reviewer: str) -> bool:
@@ -320,6 +320,11 @@ class ReviewSession:
         self._begin(records)
         self._change = f"The file was written anew: {counted(num_new, 'record')} more, {num_gone:,} not there any more."
 
+    def _notes(self) -> str:
+        num = self._records.num_unreadable
+        unreadable = f"{counted(num, 'line')} cannot be read, and will not be trained." if num else ""
+        return f"{unreadable} {self._change}".strip()
+
     def _progress(self) -> dict[str, Any]:
         tasks: dict[str, dict[State, int]] = {}
         for (task, state), num in sorted(self._counts.items()):
@@ -335,7 +340,7 @@ class ReviewSession:
             "total": total,
             "tasks": [{"task": task, **counts} for task, counts in [*tasks.items()][:_MOST_TASKS]],
             "sample": self._sample(),
-            "change": self._change,
+            "change": self._notes(),
         }
 
     def _sample(self) -> str | None:

@@ -70,3 +70,10 @@ def test_a_number_that_json_does_not_have_does_not_end_an_approval() -> None:
 )
 def test_a_provenance_with_recipe_and_teacher_says_that_it_was_made(provenance: Any, made: bool) -> None:
     assert is_made({"prompt": "a", "provenance": provenance}) == made
+
+
+def test_what_is_nested_too_deep_has_no_approval() -> None:
+    nested: list[object] = []
+    for _ in range(900):
+        nested = [nested]
+    assert approval_of({**approved(), "more": nested}) is None

@@ -9,6 +9,8 @@ import pytest
 from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.review.session import Setting
 from sft.review.template_view import TemplateView
+from sft.review.trained_form import TrainedForm
+from sft.schema import JsonObject
 from tests.review.browser import Browser, browser, needs_browser
 from tests.review.served import own_process, read_decisions, record, served, write_records
 
@@ -192,6 +194,25 @@ def test_what_is_saved_is_not_said_to_be_unsaved_and_the_page_goes_on(chromium: 
         chromium.press("a")
         chromium.wait_for("#status", "Accepted, saved. 1 of 3")
     assert [one["verdict"] for one in read_decisions(folder)] == ["accept", "undo", "accept"]
+
+
+def test_what_the_program_fails_at_is_said_and_not_asked_again_and_again(chromium: Browser, tmp_path: Path) -> None:
+    def view(fields: JsonObject, form: TrainedForm) -> list[tuple[bool, str]]:
+        return [(True, str(1 / ("question 1" not in fields["messages"][0]["content"])))]
+
+    folder = write_records(tmp_path / "made", answers(3))
+    with served(folder, view=view) as address:
+        chromium.open(address)
+        chromium.wait_for("#status", "0 of 3")
+        chromium.press("a")
+        chromium.wait_for("#status", "Accepted, saved. What comes next cannot be shown now: the program fails")
+        chromium.open(address)
+        chromium.wait_for("#status", "^the program fails at it .ZeroDivisionError.")
+        assert chromium.text("#away") == ""
+        open_by_search(chromium, "question 2")
+        chromium.press("r", "1")
+        chromium.wait_for("#status", "Rejected, saved.")
+    assert [one["verdict"] for one in read_decisions(folder)] == ["accept", "reject"]
 
 
 def test_a_full_disk_loses_no_decision(chromium: Browser, tmp_path: Path) -> None:

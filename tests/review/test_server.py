@@ -14,6 +14,8 @@ import pytest
 from sft.approval.record_set import find_place
 from sft.review.server import _FILES
 from sft.review.session import ReviewSession, Setting
+from sft.review.trained_form import TrainedForm
+from sft.schema import JsonObject
 from tests.review.served import TOKEN, own_process, read_decisions, record, served, write_records
 
 
@@ -269,6 +271,22 @@ def test_an_undo_gives_back_what_it_took_back_and_is_refused_where_there_is_noth
         undone = client.told("decide", {**given, "record": word["record"]})
         assert (undone["record"]["id"], undone["record"]["state"]) == (first["record"]["id"], "open")
     assert [one["verdict"] for one in read_decisions(client.folder)] == ["edit", "undo"]
+
+
+def test_what_the_program_fails_at_is_said_and_what_it_saved_is_saved(tmp_path: Path) -> None:
+    def view(fields: JsonObject, form: TrainedForm) -> list[tuple[bool, str]]:
+        return [(True, str(1 / fields["messages"].count(None)))]
+
+    folder = write_records(tmp_path, [record("q 1", "a"), record("q 2", "a")])
+    with served(folder, view=view) as address:
+        client = Client(address, folder)
+        for _ in range(2):
+            status, text, _ = client.ask(f"/{TOKEN}/next", {"window": "w"})
+            assert (status, text.partition(":")[0]) == (500, "the program fails at it (ZeroDivisionError)")
+        known = json.loads(client.ask(f"/{TOKEN}/search?words=q")[1])[0]["id"]
+        answer = client.told("decide", {"name": "1", "record": known, "verdict": "accept"})
+        assert "the program fails" in answer["unshown"]
+    assert [one["verdict"] for one in read_decisions(folder)] == ["accept"]
 
 
 def test_words_are_found_in_texts_in_any_case(client: Client) -> None:

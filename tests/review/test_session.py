@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from sft.approval.decisions import read_decision
+from sft.approval.gate import pass_gate
 from sft.approval.record_set import find_place
+from sft.config import DataConfig
 from sft.review.refusals import Refused
 from sft.review.session import ReviewSession, Setting
 from tests.review.served import read_decisions, record, write_records
@@ -136,3 +139,31 @@ def test_of_records_that_nobody_is_blind_on_all_who_decided_are_compared(tmp_pat
             say(session, f"{session.reviewer}{i}", entry.id, "accept" if i % 2 else "reject")
     assert len(sessions[0].progress()["agreement"]) == 3
     assert opened(tmp_path, setting=Setting(share_for_two=1e-9)).progress()["agreement"] == []
+
+
+@pytest.mark.parametrize("depth", [95, 150, 500, 100_000])
+def test_what_is_nested_deeper_than_anybody_needs_is_counted_as_unreadable(tmp_path: Path, depth: int) -> None:
+    fields = json.dumps({**record("question", "answer"), "more": "DEEP"})
+    nested = fields.replace('"DEEP"', "[" * depth + "]" * depth)
+    write_records(tmp_path, [record("another", "answer")])
+    with (tmp_path / "records.jsonl").open("a") as file:
+        file.write(nested + "\n")
+    session = opened(tmp_path)
+    is_read = depth < 100
+    assert session.progress()["num"] == (2 if is_read else 1)
+    assert session.progress()["change"] == ("" if is_read else "1 line cannot be read, and will not be trained.")
+    for entry in session.records.entries:
+        shown = session.show(entry.id, "w")["record"]
+        json.dumps(shown)
+        say(session, entry.id, entry.id, "edit", texts={"messages.1.content": "better"})
+    outcomes = pass_gate(
+        DataConfig.model_validate(
+            {
+                "sources": [{"name": "s", "path": str(tmp_path), "constructed": True}],
+                "cache_dir": str(tmp_path / "cache"),
+            }
+        )
+    ).passed["s"]
+    assert outcomes["left_out"] == ({} if is_read else {"unreadable": 1})
+    line = (tmp_path / "decisions.jsonl").read_text().splitlines()[-1]
+    assert read_decision(line.replace('"better"', "[" * depth + "]" * depth).encode()) is None or is_read
