@@ -3,8 +3,8 @@
     {"messages": [{"role": "user", "content": "Sort: b a"}, …]}  ◀─▶  Text("messages.0.content", "user", "Sort: b a"), …
     {"instruction": "Sort.", "input": "b a", "output": "a b"}    ◀─▶  Text("instruction", "instruction", "Sort."), …
 
-A place holds texts or it is shown as JSON, which nobody edits here: tool calls, schemas, the passage that is the
-evidence.
+A place names the keys on the way (`place_of`). It holds a text or is shown as JSON, which nobody edits here: tool calls,
+schemas, the passage that is the evidence.
 """
 
 import copy
@@ -59,40 +59,45 @@ def edited(fields: JsonObject, texts: Mapping[str, str]) -> JsonObject:
         raise RecordError(f"there is no text to edit at {', '.join(unknown)}")
     made: dict[str, Any] = copy.deepcopy(dict(fields))
     for place, text in texts.items():
-        column, *rest = place.split(".")
-        if rest and column in _TURNS:
+        column, *rest = [part.replace("~1", ".").replace("~0", "~") for part in place.split(".")]
+        if rest:
             made[column][int(rest[0])][rest[1]] = text
         else:
-            made[place] = text
+            made[column] = text
     if "id" in made:
         made["id"] = identity(made)
     return made
+
+
+def place_of(*keys: str | int) -> str:
+    """Keys joined by points; a key's own points are escaped as in JSON pointers, so no other keys have this place."""
+    return ".".join(str(key).replace("~", "~0").replace(".", "~1") for key in keys)
 
 
 def _texts(fields: JsonObject) -> Iterator[Text]:
     for name, value in fields.items():
         if name in _TURNS and isinstance(value, list):
             for i, turn in enumerate(value):
-                yield from _turn(f"{name}.{i}", turn, *turn_keys(turn))
+                yield from _turn((name, i), turn, *turn_keys(turn))
         elif name not in _ABOUT:
             is_text = isinstance(value, str)
-            yield Text(name, name, value if is_text else _as_json(value), is_text)
+            yield Text(place_of(name), name, value if is_text else _as_json(value), is_text)
 
 
-def _turn(place: str, turn: Any, speaker: str, said: str) -> Iterator[Text]:
+def _turn(place: tuple[str, int], turn: Any, speaker: str, said: str) -> Iterator[Text]:
     if not isinstance(turn, Mapping):
-        yield Text(place, "?", _as_json(turn), False)
+        yield Text(place_of(*place), "?", _as_json(turn), False)
         return
     who = str(turn.get(speaker, "?"))
     content = turn.get(said)
     if isinstance(content, str):
-        yield Text(f"{place}.{said}", who, content)
+        yield Text(place_of(*place, said), who, content)
     elif content is not None:
-        yield Text(f"{place}.{said}", who, _as_json(content), False)
+        yield Text(place_of(*place, said), who, _as_json(content), False)
     for name, value in turn.items():
         if name not in (speaker, said) and value:
             is_text = isinstance(value, str)
-            yield Text(f"{place}.{name}", f"{who}: {name}", value if is_text else _as_json(value), is_text)
+            yield Text(place_of(*place, name), f"{who}: {name}", value if is_text else _as_json(value), is_text)
 
 
 def _as_json(value: Any) -> str:

@@ -17,7 +17,7 @@ from sft.data.formats.formatting import expand_record, format_record, resolve_so
 from sft.data.formats.sharegpt import CALL, ROLES
 from sft.data.formats.turns import holds_turns
 from sft.errors import RecordError, UserError
-from sft.review.shown_record import Text, texts_of, turn_keys
+from sft.review.shown_record import Text, place_of, texts_of, turn_keys
 from sft.schema import JsonObject, Record, RecordLocation
 
 _ANSWERS: Mapping[str, str] = {"instruction": "output", "prompt_completion": "completion"}
@@ -87,7 +87,7 @@ class TrainedForm:
         form, columns = self._source.format, self._source.columns
         if form in _ANSWERS:
             column = column_of(columns, _ANSWERS[form])
-            return None if holds_turns(fields.get(column)) else column
+            return None if holds_turns(fields.get(column)) else place_of(column)
         if form not in ("messages", "sharegpt"):
             return None
         column = column_of(columns, "messages" if form == "messages" else "conversations")
@@ -96,7 +96,7 @@ class TrainedForm:
             speaker, said = turn_keys(turn)
             who = turn.get(speaker) if isinstance(turn, Mapping) else None
             if isinstance(who, str) and ROLES.get(who) == "assistant" and who != CALL:
-                return f"{column}.{i}.{said}"
+                return place_of(column, i, said)
         return None
 
 
