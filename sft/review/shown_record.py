@@ -3,7 +3,7 @@
     {"messages": [{"role": "user", "content": "Sort: b a"}, …]}  ◀─▶  Text("messages.0.content", "user", "Sort: b a"), …
     {"instruction": "Sort.", "input": "b a", "output": "a b"}    ◀─▶  Text("instruction", "instruction", "Sort."), …
 
-A place names the keys on the way (`place_of`). It holds a text or is shown as JSON, which nobody edits here: tool calls,
+A place names the keys on the way (`place_of`). It holds a text or is shown as JSON, which nobody edits here: calls,
 schemas, the passage that is the evidence.
 """
 
