@@ -11,10 +11,12 @@ import hashlib
 from collections.abc import Callable, Container, Iterable, Sequence
 from operator import attrgetter
 
+import numpy as np
+
 from sft.approval.opinions import Opinion
 from sft.approval.record_set import Entry
 
-_HALF = 1 << 64
+_HALF = 2.0**64
 
 
 def by_risk(entries: Iterable[Entry]) -> list[Entry]:
@@ -31,23 +33,24 @@ def by_sample(entries: Iterable[Entry], seed: int) -> list[Entry]:
     The i-th of the n records of a task, in a random order of its own, stands at (i + u) / n, with u random between 0
     and 1. So each task has as large a share of the first records as it has of all, within one record.
     """
-    by_task: dict[str, list[tuple[float, int, Entry]]] = {}
     draw_of = _drawing(seed, "sample")
-    for entry in entries:
-        draw = draw_of(entry.id)
-        by_task.setdefault(entry.task, []).append((float(draw), draw, entry))  # floats are sorted fastest
-    placed = []
-    for drawn in by_task.values():
-        drawn.sort()
+    known, by_task = [*entries], dict[str, list[int]]()
+    for i, entry in enumerate(known):
+        by_task.setdefault(entry.task, []).append(i)
+    draws = np.frombuffer(b"".join(draw_of(entry.id) for entry in known), ">u8").reshape(-1, 2).astype(np.uint64)
+    upper, lower = draws.T
+    places = np.empty(len(known))
+    for members in by_task.values():
+        one = np.array(members)
+        one = one[np.lexsort((lower[one], upper[one]))]
         # The lower half of the bits is independent of the upper one, by which they are sorted.
-        placed += [((i + draw % _HALF / _HALF) / len(drawn), draw, entry) for i, (_, draw, entry) in enumerate(drawn)]
-    placed.sort()
-    return [entry for _, _, entry in placed]
+        places[one] = (np.arange(one.size) + lower[one] / _HALF) / one.size
+    return [known[i] for i in np.lexsort((lower, upper, places))]
 
 
 def is_for_two(record: str, share: float, seed: int) -> bool:
     """Whether two reviewers decide on this record, so that their agreement can be measured."""
-    return _drawing(seed, "two")(record) < share * _HALF**2
+    return int.from_bytes(_drawing(seed, "two")(record)) < share * _HALF**2
 
 
 def next_entry(
@@ -79,13 +82,13 @@ def next_entry(
     return skipped
 
 
-def _drawing(seed: int, name: str) -> Callable[[str], int]:
-    """A number of 128 bits for a record, that depends on these three alone."""
+def _drawing(seed: int, name: str) -> Callable[[str], bytes]:
+    """A number of 128 bits for a record, as bytes, that depends on these three alone."""
     begun = hashlib.blake2b(f"{seed}\x1f{name}\x1f".encode(), digest_size=16)
 
-    def draw(record: str) -> int:
+    def draw(record: str) -> bytes:
         hashed = begun.copy()
         hashed.update(record.encode())
-        return int.from_bytes(hashed.digest())
+        return hashed.digest()
 
     return draw
