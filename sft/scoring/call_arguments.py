@@ -8,11 +8,12 @@ Between marks, 3 may be a number or a text: such a value is `Undecided`, and wha
 """
 
 import ast
-import json
 import re
 import warnings
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
+
+from sft.strict_json import STRICT_JSON
 
 ANY_ID: Final = "\ue0f1"
 """In the pieces of a form: an id of a call, whatever it is."""
@@ -56,7 +57,7 @@ class JsonArguments(NamedTuple):
         if found is None or not _NAME.fullmatch(text, at, found.start()):
             return None
         try:
-            arguments, end = _DECODER.raw_decode(text, found.end())
+            arguments, end = STRICT_JSON.raw_decode(text, found.end())
         except (ValueError, RecursionError):
             return None
         return ReadCall(text[at : found.start()], arguments, end) if isinstance(arguments, dict) else None
@@ -170,7 +171,7 @@ def _from(piece: str) -> str:
 
 def _json(text: str) -> Any:
     try:
-        return _DECODER.decode(text.strip())
+        return STRICT_JSON.decode(text.strip())
     except RecursionError as error:
         raise ValueError("it is too deep") from error
 
@@ -224,10 +225,3 @@ def _value(node: ast.expr, words: bool = True) -> Any:
         if all(isinstance(key, str) for key in keys) and len({*keys}) == len(keys):
             return dict(zip(keys, (_value(one, words) for one in node.values), strict=True))
     raise ValueError("no value of JSON")
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse)

@@ -4,13 +4,13 @@
 values of the reference's kind is right only if they are equal: whoever reads it has to guess which one is meant.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 from sft.scoring.metric import Metric
 from sft.scoring.scorer import JUDGED, Answer, Question, Settings, Verdict, failure
+from sft.strict_json import STRICT_JSON
 
 NO_JSON: Final = object()
 _FENCED = re.compile(r"```[\w-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
@@ -48,6 +48,13 @@ class JsonEqual(Settings):
 def json_in(text: str) -> Any:
     """The value of the JSON in a text; NO_JSON if there is none."""
     return next(values_in(text), NO_JSON)
+
+
+def whole_json(text: str) -> Any:
+    """The value of a text that is JSON and nothing else, but for a code fence; else NO_JSON."""
+    fenced = _FENCED.fullmatch(text.strip())
+    value, rest = _read(fenced[1] if fenced else text)
+    return NO_JSON if rest else value
 
 
 def values_in(text: str) -> Iterator[Any]:
@@ -127,18 +134,11 @@ def _read(text: str) -> tuple[Any, str]:
     stripped = text.strip()
     try:
         if _BEGIN.match(stripped):
-            value, end = _DECODER.raw_decode(stripped)
+            value, end = STRICT_JSON.raw_decode(stripped)
             return value, stripped[end:]
-        return _DECODER.decode(stripped), ""
+        return STRICT_JSON.decode(stripped), ""
     except (ValueError, RecursionError):  # no JSON, a number of too many digits, or too deep
         return NO_JSON, ""
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _is_number(value: Any) -> bool:

@@ -15,6 +15,7 @@ from referencing.exceptions import Unresolvable
 from sft.construction.filters.draft_parts import DraftParts, answer_of, has_calls
 from sft.construction.filters.filter import Filter, Look, Surroundings
 from sft.scoring.json_equal import NO_JSON
+from sft.strict_json import STRICT_JSON
 
 _BEGINS = re.compile(r"\s*(?:```json\b|\{\s*[\"}]|\[\s*[\[{\"\]])", re.IGNORECASE)
 _FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*)\n[ \t]*```\s*", re.DOTALL | re.IGNORECASE)
@@ -79,7 +80,7 @@ def parsed(answer: str) -> Any:
     """The value of an answer that is JSON, or `NO_JSON`. NaN and Infinity are no JSON."""
     fenced = _FENCED.fullmatch(answer)
     try:
-        return json.loads(fenced[1] if fenced else answer, parse_constant=_refuse)
+        return STRICT_JSON.decode(fenced[1] if fenced else answer)
     except (ValueError, RecursionError):
         return NO_JSON
 
@@ -90,7 +91,3 @@ def _validator(schema: str) -> Draft202012Validator:
     Draft202012Validator.check_schema(content)
     # With an empty registry, a reference to another address is not fetched.
     return Draft202012Validator(content, registry=Registry())
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(constant)

@@ -1,6 +1,5 @@
 """The tools that a file of the user's describes, and whether a call of one fits its JSON schema (draft 2020-12)."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from sft.absolute_paths import local_path, near_it
 from sft.data.formats.tool_calls import read_tools
 from sft.errors import RecordError, UserError
 from sft.schema import JsonObject
+from sft.strict_json import STRICT_JSON
 
 UNKNOWN = "it calls a tool that is not there"
 UNFIT = "the arguments of a call do not fit their schema"
@@ -28,7 +28,7 @@ def read_tool_file(given: str) -> tuple[JsonObject, ...]:
     """
     path = local_path(given)
     try:
-        content = json.loads(path.read_bytes())
+        content = STRICT_JSON.decode(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"tools: there is no file {path}{near_it(path)}. Write the tools into it, as JSON.") from None
     except OSError as error:
