@@ -11,7 +11,7 @@ from typing import Any
 from sft.construction.script import Failed
 from sft.endpoint.chat import ChatReply, NoReply
 from sft.printable import shortened
-from sft.strict_json import STRICT_JSON
+from sft.strict_json import read_json as json_of
 from sft.thoughts import answer_in
 
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
@@ -60,11 +60,11 @@ def read_json(reply: ChatReply | NoReply) -> Any:
     if fenced := _FENCED.fullmatch(text):
         text = fenced[1]
     try:
-        value = STRICT_JSON.decode(text)
+        value = json_of(text)
         plain = _PLAIN.encode(value)
         # JSON can spell half of a character, which no prompt and no tokenizer can hold.
         return json.loads(_HALVES.sub("\N{REPLACEMENT CHARACTER}", plain)) if _HALVES.search(plain) else value
-    except (ValueError, RecursionError):
+    except ValueError:
         raise FormError("the answer is no JSON") from None
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 from sft.scoring.metric import Metric
 from sft.scoring.scorer import JUDGED, Answer, Question, Settings, Verdict, failure
-from sft.strict_json import STRICT_JSON
+from sft.strict_json import read_json, read_json_at
 
 NO_JSON: Final = object()
 _FENCED = re.compile(r"```[\w-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
@@ -134,10 +134,10 @@ def _read(text: str) -> tuple[Any, str]:
     stripped = text.strip()
     try:
         if _BEGIN.match(stripped):
-            value, end = STRICT_JSON.raw_decode(stripped)
+            value, end = read_json_at(stripped, 0)
             return value, stripped[end:]
-        return STRICT_JSON.decode(stripped), ""
-    except (ValueError, RecursionError):  # no JSON, a number of too many digits, or too deep
+        return read_json(stripped), ""
+    except ValueError:
         return NO_JSON, ""
 
 
