@@ -143,6 +143,7 @@ class MarkedArguments(NamedTuple):
 Arguments = JsonArguments | PythonArguments | MarkedArguments
 
 
+@lru_cache(maxsize=256)
 def pattern(piece: str) -> str:
     """Finds a piece of a form: numbers and ids may be others, and white space is free."""
     if piece and not piece.strip():
@@ -158,12 +159,14 @@ def compiled(expression: str) -> re.Pattern[str]:
     return re.compile(expression, re.DOTALL)
 
 
+@lru_cache(maxsize=256)
 def _up_to(piece: str) -> str:
     """A piece before a value: white space at its end is the template's, more is the value's."""
     words = piece.rstrip()
     return f"{pattern(words)}(?:{re.escape(piece[len(words) :])})?"
 
 
+@lru_cache(maxsize=256)
 def _from(piece: str) -> str:
     """A piece behind a value."""
     words = piece.lstrip()

@@ -16,7 +16,7 @@ NO_JSON: Final = object()
 _FENCED = re.compile(r"```[\w-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _BEGIN = re.compile(r"[{\[]")
 _MOST_BEGINNINGS = 20
-_BETWEEN = " \t\r\n;,"
+_BETWEEN = re.compile(r"[ \t\r\n;,]*+(?=\{)")
 
 
 class JsonEqual(Settings):
@@ -61,12 +61,16 @@ def values_in(text: str) -> Iterator[Any]:
     """The value of the JSON in a text, and the objects right behind it; NO_JSON for one that only begins so."""
     found = (read for part in _parts(text) if (read := _read(part))[0] is not NO_JSON)
     value, rest = next(found, (NO_JSON, ""))
+    end = 0
     while value is not NO_JSON:
         yield value
-        rest = rest.lstrip(_BETWEEN)
-        if not rest.startswith("{"):
+        begin = _BETWEEN.match(rest, end)
+        if begin is None:
             return
-        value, rest = _read(rest)
+        try:
+            value, end = read_json_at(rest, begin.end())
+        except ValueError:
+            break
     yield NO_JSON
 
 

@@ -23,7 +23,7 @@ _GRADE_WORDS = "grade|score|rating|label|verdict"
 _PAIR = r"(?:\bA\b(?! +\w)|\bB\b|\b[Tt](?:ie|IE)\b)"
 _PAIR_WORDS = "(?:better|best|preferred)(?: answer| one)?|winner|verdict|preference"
 _IS_BETTER = re.compile(
-    r"(?:^|[.!?:;,\n]\s+)(?:[Aa]nswer )?([AB]) (?:is (?:clearly |much |slightly |the )?better|wins)\b"
+    r"(?:^|\n|[.!?:;,](?=\s))[^\S\n]*+(?:[Aa]nswer )?([AB]) (?:is (?:clearly |much |slightly |the )?better|wins)\b"
 )
 
 

@@ -13,6 +13,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Literal
 
 from sft.scoring.scorer import same_text
@@ -44,7 +45,7 @@ _CORRECT = re.compile(
 )
 _CALLED = re.compile(r"\b(?:option|choice|(?:it|this|that)(?: is| must be|['\u2019]s))(?=\s)", re.IGNORECASE)
 _CLOSING = re.compile(
-    r"(?:^|(?<=[.!?\n\u3002]))\s*(?:so|therefore|thus|hence|consequently|accordingly|in conclusion|overall)\b[,:]?",
+    r"(?:^|(?<=[.!?\n\u3002]))[^\S\n]*+(?:so|therefore|thus|hence|consequently|accordingly|in conclusion|overall)\b[,:]?",
     re.IGNORECASE,
 )
 _NOT_BUT = re.compile(r"\s*not \S+(?: \S+){0,7}? but (?:rather )?", re.IGNORECASE)
@@ -71,6 +72,8 @@ _LISTED = re.compile(rf"(?:^\W*|[.;]\s+){_KIND}\(?([a-z]|\d)[).:]\s", re.IGNOREC
 _CLAUSE = re.compile(
     r"[.!?](?=\s|$)|[,;:](?=\s)|[\n\u3002\uff0c]|\s(?=(?:but|because|since|while|whereas|although|so)\s)", re.IGNORECASE
 )
+_MOST_PLACES = 200
+"""That say the answer: a text with more of them goes round in circles."""
 _DENIALS = {"not", "never", "neither", "nor", "none", "cannot", "except", "unlike", "unlikely", "instead", "than"}
 _DENIALS |= {"if", "whether", "unless"}
 _FAULTS = {"wrong", "incorrect", "false"}
@@ -127,11 +130,11 @@ class _Options:
 
     def _answers(self, text: str) -> Iterator[int]:
         yield from self._behind(_ANSWER, text)
-        for found in _CLOSING.finditer(text):
+        for found in islice(_CLOSING.finditer(text), _MOST_PLACES):
             said = _SENTENCE_END.split(text[found.end() : found.end() + self._most], maxsplit=1)[0]
             if (closing := self._alone(said)) is not None:
                 yield closing
-        for found in _CORRECT.finditer(text):
+        for found in islice(_CORRECT.finditer(text), _MOST_PLACES):
             before = self._clause_before(text, found.start())
             if not _is_doubted(terms := self._terms(before)):
                 label = _LABEL_AT_END.search(before)
@@ -140,7 +143,7 @@ class _Options:
                 yield from [max(ends, key=self._length)] if ends else [] if number is None else [number]
 
     def _behind(self, pattern: re.Pattern[str], text: str) -> Iterator[int]:
-        for found in pattern.finditer(text):
+        for found in islice(pattern.finditer(text), _MOST_PLACES):
             if not _is_doubted(self._terms(self._clause_before(text, found.start()))):
                 behind = text[found.end() : found.end() + self._most]
                 yield from self._at_beginning(behind[denied.end() :] if (denied := _NOT_BUT.match(behind)) else behind)

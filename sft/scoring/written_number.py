@@ -68,8 +68,8 @@ def _plain(text: str) -> str:
 
 
 _SEPARATORS = r"[,'_ \u00a0\u202f]"
-# 1,000 and 1 000; 1,00,000 as in India; or any digits.
-_DIGITS = rf"(?:\d{{1,3}}(?:{_SEPARATORS}\d{{3}})+(?!\d)|\d{{1,2}}(?:,\d{{2}})+,\d{{3}}(?!\d)|\d+)"
+# 1,000 and 1 000; 1,00,000 as in India; or any digits. Bounded, as each place of a long list may begin a number.
+_DIGITS = rf"(?:\d{{1,3}}(?:{_SEPARATORS}\d{{3}}){{1,30}}(?!\d)|\d{{1,2}}(?:,\d{{2}}){{1,5}},\d{{3}}(?!\d)|\d+)"
 _DECIMAL = rf"{_DIGITS}(?:\.\d+)?|\.\d+"
 _POWER = r"\s?\^\s?\{?"
 _OVER = r"\s?/\s?(\d+)(?!\d|[/.]\d)"
@@ -96,7 +96,7 @@ _FORMS = {
         lambda sign, top, other, bottom: _decimal(top) / _decimal(bottom) * (1 if sign == other else -1),
     ),
     "expression": _Form(
-        rf"(?:{_DECIMAL})?\s?(?:\\(?:sqrt(?:\[[^\]]*\])?|frac)(?:\s?{_INSIDE})*|√\s?\(?\d*|\\pi(?![a-z])|π)(?:\s?/\s?\d+)?",
+        rf"(?:{_DECIMAL})?\s?(?:\\(?:sqrt(?:\[[^\][]*\])?|frac)(?:\s?{_INSIDE})*|√\s?\(?\d*|\\pi(?![a-z])|π)(?:\s?/\s?\d+)?",
         None,
     ),
     "ratio": _Form(r"\d+(?::\d+)+", None),
@@ -116,8 +116,8 @@ _FORMS = {
 }
 _NUMBER = re.compile(
     # Neither within a word or a number, nor an exponent or an index.
-    r"(?<![A-Za-z\d_.^])(?<!\^[-+{])(?<!\^\{-)(?<!_\{)"
-    r"(?P<sign>(?<![)\]%])[-+](?=[$€£¥₹]?[\d.\\]))?(?:[$€£¥₹]\s?(?P<inner>-)?)?"
+    r"(?=[-+$€£¥₹\d.\\√π])(?<![A-Za-z\d_.^])(?<!\^[-+{])(?<!\^\{-)(?<!_\{)"
+    r"(?P<sign>(?<![)\]%])[-+](?=[$€£¥₹]?[\d.\\]))?(?:[$€£¥₹]\s?(?P<inner>-)?)?(?=[\d.\\√π])"
     rf"(?:{'|'.join(f'(?P<{name}>{form.pattern})' for name, form in _FORMS.items())})"
     r"(?P<percent>\s?%|\s(?:percent|per cent)\b)?"
 )
