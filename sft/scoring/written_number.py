@@ -34,8 +34,12 @@ def amount_in(text: str) -> Amount | None:
     boxed = _BOXED.findall(text)
     found = _last(boxed[-1] if boxed else text)
     settled = None if boxed else _last(text, _SETTLED)
-    if settled and not _TAKEN_BACK.search(text, settled.end()):
-        found = _NUMBER.match(text, settled.end())
+    if settled:
+        denied, corrected = (pattern.search(text, settled.end()) for pattern in (_DENIED, _CORRECTED))
+        if denied and not _NUMBER.search(text, denied.end()):
+            return None
+        if not denied and not (corrected and _SAID.search(text[corrected.end() :])):
+            found = _NUMBER.match(text, settled.end())
     return _amount(found) if found else None
 
 
@@ -130,11 +134,29 @@ _SETTLED = re.compile(
     rf"(?={_NUMBER.pattern}(?:\s[^\W\d]+){{0,2}}[\s*_$)\\\]]*(?:$|\n|\(|[.!](?!\d)|[,;](?!\s*(?:(?:or|and)\s+)?[-$€£¥₹]?\d)))",
     re.IGNORECASE,
 )
-_TAKEN_BACK = re.compile(r"\b(?:wait|actually|correction|mistake|sorry|instead|rather)\b", re.IGNORECASE)
+# What takes a settled answer back begins a sentence or a clause: "I hope I made no mistake." takes nothing back.
+_BEGINS = r"(?:[.!?;,:(\n\u2014]|\s-)[\s*_]*+(?:(?:but|no|oh|hmm|oops)\W+){0,2}"
+_DENIED = re.compile(
+    rf"{_BEGINS}(?:that|this|it)(?: is| was|['\u2019]s) (?:wrong|false|incorrect|a mistake|an error|not (?:right|true|correct))"
+    r"(?=\s*(?:$|[.,;:!\n\u2014]))",
+    re.IGNORECASE,
+)
+_CORRECTED = re.compile(
+    rf"{_BEGINS}(?:wait(?! (?:for|until|till))|actually|correction|sorry(?! (?:for|about|if))|oops|scratch that|no(?=\W)"
+    r"|instead(?! of)|rather(?! than)|I (?:have )?(?:made|see) an? (?:mistake|error))\b",
+    re.IGNORECASE,
+)
+# Behind it, another number has to be said, and not only to stand there: "Actually, it took 3 steps."
+_SAID = re.compile(
+    rf"(?:\b(?:is|are|be|was|equals?|makes?|get|gives?|meant?|so|answer)|['\u2019]s|[=\u2248:]|\A)[\s*_$:,(\\\[]*(?={_NUMBER.pattern})",
+    re.IGNORECASE,
+)
 
 
 def _last(text: str, pattern: re.Pattern[str] = _NUMBER) -> re.Match[str] | None:
-    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
+    """But for a number that is denied: "not 42"."""
+    said = (found for found in pattern.finditer(text) if text[max(0, found.start() - 4) : found.start()].lower() != "not ")
+    return next(iter(deque(said, maxlen=1)), None)
 
 
 def _amount(found: re.Match[str]) -> Amount | None:
