@@ -23,29 +23,30 @@ Labels = Literal["letters", "numbers", "none"]
 
 # A number as a whole, with its minus, and with letters behind it: -3, 2.5, 1/2, 5km. But 3-5 are two.
 _NUMBER = re.compile(r"(?:(?<![\w)\]])[-\u2212])?(?:(?<![\w.])\.)?(?<![^\W_])\d+(?:[.,:/]\d+)*[a-z]*")
-_PLAIN_NUMBER = re.compile(r"\W{0,3}\d+(?:[.,]\d+)*(?:\s?[^\W\d]+|\s?%)?\W{0,2}")
-_OPERATOR = r"\s?(?:[+*/\u00d7\u00b7\u00f7^\u2212]|-|\\(?:times|cdot|div)|\bx\b)\s?"
-_OPERAND = r"[(\[$€£]*[-\u2212]?(?<![\d.,])\d+(?:[.,]\d+)*+%?[)\]]*"
-_COMPUTED = re.compile(rf"(?<![\w.,]){_OPERAND}(?:{_OPERATOR}{_OPERAND})++(\s?(?:=|\u2248|\\approx)\s?)?")
+_PLAIN_NUMBER = re.compile(r"\W{0,3}\d+(?:[.,/]\d+)*(?:\s?[^\W\d]+|\s?%)?\W{0,2}")
+_OPERATOR = (
+    r"\s?(?:[+*/\u00d7\u00b7\u00f7^\u2212]|-|\\(?:times|cdot|div)|x\b|times|plus|minus|(?:multiplied|divided) by)\s?"
+)
+_OPERAND = r"[(\[$€£]*[-\u2212]?(?<![\d.,])\d+(?:[.,/]\d+)*+%?[)\]]*"
+_COMES_TO = r"(?:\s?(?:=|\u2248|\\approx)\s?|\s(?:is|equals|makes|gives)\s)"
+_COMPUTED = re.compile(rf"(?<![\w.,])(?:{_OPERAND}(?:{_OPERATOR}{_OPERAND})++{_COMES_TO}?|\d+/\d+\s?=)")
 _COMPARED = re.compile(rf"{_OPERAND}\s?(?:[<>\u2264\u2265\u2260]|\\(?:neq?|leq?|geq?)\b)=?\s?{_OPERAND}")
 _AROUND = ".,;:!?\"'`()[]{}*_\u201c\u201d\u2018\u2019"
 
 _UNWRAPPED = re.compile(r"\\(?:text|textbf|mathbf|mathrm)\s?\{([^{}]*)\}")
 # A star between numbers is a sign of times.
-_EMPHASIS = re.compile(
-    r"(?!(?<=\d\s)\*\s?[-\d($\\])(?:(?<!\w)[*_`]+|[*_`]+(?!\w))|</?(?:b|i|em|strong)>"
-)
+_EMPHASIS = re.compile(r"(?!(?<=\d\s)\*\s?[-\d($\\])(?:(?<!\w)[*_`]+|[*_`]+(?!\w))|</?(?:b|i|em|strong)>")
 _NOT = re.compile(r"n['\u2019]t\b|\b(?:anything|everything|all) but\b", re.IGNORECASE)
 
 _BE = r"(?:is|was|must be|should be|would be|has to be)(?:\s+(?:clearly|definitely|therefore|thus))?"
 _ARROW = r"(?:[\u2192\u21d2]|[-=]>)"
-_IS = rf"(?:\s+{_BE}|(?=\s*(?:[:\uff1a]|{_ARROW}))|(?=\s-\s))"
+_IS = rf"(?:\s+{_BE}|(?=[\"']?\s*(?:[:\uff1a]|{_ARROW}))|(?=\s-\s))"
 # A heading asks for what stands below it.
 _HEADING = re.compile(
     r"^([ \t#]*(?:(?:the|my) )?(?:(?:final|correct|right|best) )?(?:answer|conclusion))[ \t]*(?=\n)",
     re.IGNORECASE | re.MULTILINE,
 )
-_FINAL = re.compile(rf"\\(?:boxed|fbox)\s?\{{|\bfinal answer(?:{_IS}|(?=\s\())", re.IGNORECASE)
+_FINAL = re.compile(rf"\\(?:boxed|fbox)\s?\{{|<answer>|\bfinal answer(?:{_IS}|(?=\s\())", re.IGNORECASE)
 _ANSWER = re.compile(
     rf"\b(?:answer(?: to (?:the|this|your) question)?|(?:correct|right|best) (?:option|choice|one|letter|fit|match)){_IS}"
     r"|\b(?:option|choice|solution|conclusion|response|pick|guess|correct)(?=\s*:)|\bmy (?:choice|pick|guess) is\b"
@@ -64,7 +65,7 @@ _CALLED = re.compile(r"\b(?:option|choice|(?:it|this|that)(?: is| must be| would
 _CLOSING = re.compile(
     r"(?:^|(?<=[.!?\n\u3002]))[^\S\n]*+(?:so|therefore|thus|hence|consequently|accordingly|in conclusion|overall"
     r"|by elimination|probably|(?:most )?likely)\b[,:]?"
-    rf"|,\s(?:so|therefore|thus|hence)\b[,:]?|(?:(?<=\d)\s|^){_ARROW}",
+    rf"|,\s(?:so|therefore|thus|hence)\b[,:]?|(?:=\s?\S{{1,20}}\s|^){_ARROW}",
     re.IGNORECASE | re.MULTILINE,
 )
 _NOT_BUT = re.compile(r"\s*not \S+(?: \S+){0,7}? but (?:rather )?", re.IGNORECASE)
@@ -81,8 +82,8 @@ _TAKEN_BACK = re.compile(
 _KIND = r"(?:(?:option|choice|answer|letter)\s+)?"
 # What stands behind a label tells it from a word: "A cat" begins with none.
 _LABEL = re.compile(
-    rf"(?:[\s:\uff1a\u2022#>]|{_ARROW})*+(?:-\s)?[\s(\[\"'\u201c\u2018$\\]*{_KIND}[(\[]?([a-z]|\d{{1,2}})(?!\w|['\u2019]\w)(?:\\?[)\]}}]"
-    r"|[\"'\u201d\u2019$]*(?=\s*(?:$|[\n(\u2013\u2014\u3002\uff0c]|[.:,;!](?!\S)|-+\s|/\s?[a-z\d]\b|(?:or|and|because|since)\b)))",
+    rf"(?:[\s:\uff1a\u2022#>\"']|{_ARROW})*+(?:-\s)?[\s(\[\"'\u201c\u2018$\\]*{_KIND}[(\[]?([a-z]|\d{{1,2}})(?!\w|['\u2019]\w)(?:\\?[)\]}}]"
+    r"|[\"'\u201d\u2019$]*(?=\s*(?:$|[\n(<}}\u2013\u2014\u3002\uff0c]|[.:,;!](?!\S)|-+\s|/\s?[a-z\d]\b|(?:or|and|because|since)\b)))",
     re.IGNORECASE | re.ASCII,
 )
 _LABEL_AT_END = re.compile(r"(?:^|[\s(\[])([A-Z]|\d{1,2})[)\]]?$", re.ASCII)

@@ -137,13 +137,13 @@ _SETTLED = re.compile(
 # What takes a settled answer back begins a sentence or a clause: "I hope I made no mistake." takes nothing back.
 _BEGINS = r"(?:[.!?;,:(\n\u2014]|\s-)[\s*_]*+(?:(?:but|no|oh|hmm|oops)\W+){0,2}"
 _DENIED = re.compile(
-    rf"{_BEGINS}(?:that|this|it)(?: is| was|['\u2019]s) (?:wrong|false|incorrect|a mistake|an error|not (?:right|true|correct))"
+    rf"{_BEGINS}(?:that|this|it)(?: is| was|['\u2019]s) (?:wrong|false|incorrect|a mistake|not (?:right|true|correct))"
     r"(?=\s*(?:$|[.,;:!\n\u2014]))",
     re.IGNORECASE,
 )
 _CORRECTED = re.compile(
-    rf"{_BEGINS}(?:wait(?! (?:for|until|till))|actually|correction|sorry(?! (?:for|about|if))|oops|scratch that|no(?=\W)"
-    r"|instead(?! of)|rather(?! than)|I (?:have )?(?:made|see) an? (?:mistake|error))\b",
+    rf"{_BEGINS}(?:wait(?! (?:for|until|till))|actually|correction|sorry(?! (?:for|about|if))|oops|scratch that"
+    r"|no(?=\W)|instead(?! of)|rather(?! than)|I (?:have )?(?:made|see) an? (?:mistake|error))\b",
     re.IGNORECASE,
 )
 # Behind it, another number has to be said, and not only to stand there: "Actually, it took 3 steps."
@@ -155,7 +155,9 @@ _SAID = re.compile(
 
 def _last(text: str, pattern: re.Pattern[str] = _NUMBER) -> re.Match[str] | None:
     """But for a number that is denied: "not 42"."""
-    said = (found for found in pattern.finditer(text) if text[max(0, found.start() - 4) : found.start()].lower() != "not ")
+    said = (
+        found for found in pattern.finditer(text) if text[max(0, found.start() - 4) : found.start()].lower() != "not "
+    )
     return next(iter(deque(said, maxlen=1)), None)
 
 
