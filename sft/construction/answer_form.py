@@ -11,6 +11,7 @@ from typing import Any
 from sft.construction.script import Failed
 from sft.endpoint.chat import ChatReply, NoReply
 from sft.printable import shortened
+from sft.strict_json import read_json as json_of
 from sft.thoughts import answer_in
 
 _FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
@@ -59,11 +60,11 @@ def read_json(reply: ChatReply | NoReply) -> Any:
     if fenced := _FENCED.fullmatch(text):
         text = fenced[1]
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = json_of(text)
         plain = _PLAIN.encode(value)
         # JSON can spell half of a character, which no prompt and no tokenizer can hold.
         return json.loads(_HALVES.sub("\N{REPLACEMENT CHARACTER}", plain)) if _HALVES.search(plain) else value
-    except (ValueError, RecursionError):
+    except ValueError:
         raise FormError("the answer is no JSON") from None
 
 
@@ -95,7 +96,3 @@ def schema_of(form: Mapping[str, type]) -> dict[str, Any]:
     """The form as a JSON schema, for servers that can hold an answer to it."""
     properties = {key: {"type": _KINDS[kind][0]} for key, kind in form.items()}
     return {"type": "object", "properties": properties, "required": list(form), "additionalProperties": False}
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(constant)

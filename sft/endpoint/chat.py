@@ -8,10 +8,13 @@ from typing import Any
 
 from sft.printable import printable, shortened
 from sft.schema import THOUGHT_FIELDS, THOUGHT_START
+from sft.strict_json import not_too_deep
 from sft.url_secrets import without_secrets
 
 _MOST_STOPS = 4
 """What OpenAI's interface allows."""
+_MOST_TOKENS = 1 << 40
+"""What a server counts beyond that is no count."""
 _SHOWN_CHARS = 200
 _HALVES = re.compile(r"[\ud800-\udfff]")
 
@@ -178,7 +181,7 @@ def json_object(body: bytes) -> Mapping[str, Any]:
     """
     text = body.decode(errors="replace")
     try:
-        content = json.loads(text)
+        content = not_too_deep(json.loads(text), text)
     except (ValueError, RecursionError):
         raise ReplyError(f"what came is no JSON: {quoted(text[: 2 * _SHOWN_CHARS])}" if text else "nothing") from None
     if not isinstance(content, Mapping):
@@ -206,4 +209,4 @@ def _counts(content: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 def _count(usage: Any, name: str) -> int | None:
     num = usage.get(name) if isinstance(usage, Mapping) else None
-    return num if isinstance(num, int) and not isinstance(num, bool) and num >= 0 else None
+    return num if isinstance(num, int) and not isinstance(num, bool) and 0 <= num <= _MOST_TOKENS else None

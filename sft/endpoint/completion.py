@@ -4,12 +4,15 @@ So a model gets the very prompt of training, and it is known at which token it s
 prompt's own tokens give the likelihood of an option that stands at its end.
 """
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sft.endpoint.chat import ReplyError, json_object, quoted
+
+_MOST = sys.float_info.max
+_NUM_IDS = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ def _choice(content: Mapping[str, Any]) -> Mapping[str, Any]:
 def _ids(found: Any) -> tuple[int, ...]:
     if found is None:
         raise ReplyError("an answer without token ids: only vLLM gives them, since version 0.10.2")
-    if not isinstance(found, list) or not all(type(token) is int for token in found):
+    if not isinstance(found, list) or not all(type(token) is int and 0 <= token < _NUM_IDS for token in found):
         raise ReplyError(f"these are no token ids: {quoted(found)}")
     return tuple(found)
 
@@ -106,7 +109,7 @@ def _log_probs(found: Any, prompt_ids: Sequence[int]) -> tuple[float, ...]:
     for token, by_id in zip(prompt_ids[1:], found[1:], strict=True):
         entry = by_id.get(str(token)) if isinstance(by_id, Mapping) else None
         value = entry.get("logprob") if isinstance(entry, Mapping) else None
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if not isinstance(value, int | float) or not -_MOST <= value <= _MOST:
             raise ReplyError(f"no log-probability of token {token} of the prompt: {quoted(by_id)}")
         values.append(float(value))
     return tuple(values)

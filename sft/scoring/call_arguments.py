@@ -8,11 +8,13 @@ Between marks, 3 may be a number or a text: such a value is `Undecided`, and wha
 """
 
 import ast
-import json
+import math
 import re
 import warnings
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
+
+from sft.strict_json import read_json, read_json_at
 
 ANY_ID: Final = "\ue0f1"
 """In the pieces of a form: an id of a call, whatever it is."""
@@ -56,8 +58,8 @@ class JsonArguments(NamedTuple):
         if found is None or not _NAME.fullmatch(text, at, found.start()):
             return None
         try:
-            arguments, end = _DECODER.raw_decode(text, found.end())
-        except (ValueError, RecursionError):
+            arguments, end = read_json_at(text, found.end())
+        except ValueError:
             return None
         return ReadCall(text[at : found.start()], arguments, end) if isinstance(arguments, dict) else None
 
@@ -126,11 +128,11 @@ class MarkedArguments(NamedTuple):
 
     def _value(self, written: str, is_text: bool) -> Any:
         if self.values == "json" or not (is_text or self.to_text == self.to_other):
-            return _json(written)
+            return read_json(written.strip())
         if self.to_text != self.to_other:
             return written
         try:
-            value = _json(written)
+            value = read_json(written.strip())
             if self.values == "text or python" and (value is None or isinstance(value, bool)):
                 return written
         except ValueError:
@@ -141,6 +143,7 @@ class MarkedArguments(NamedTuple):
 Arguments = JsonArguments | PythonArguments | MarkedArguments
 
 
+@lru_cache(maxsize=256)
 def pattern(piece: str) -> str:
     """Finds a piece of a form: numbers and ids may be others, and white space is free."""
     if piece and not piece.strip():
@@ -156,23 +159,18 @@ def compiled(expression: str) -> re.Pattern[str]:
     return re.compile(expression, re.DOTALL)
 
 
+@lru_cache(maxsize=256)
 def _up_to(piece: str) -> str:
     """A piece before a value: white space at its end is the template's, more is the value's."""
     words = piece.rstrip()
     return f"{pattern(words)}(?:{re.escape(piece[len(words) :])})?"
 
 
+@lru_cache(maxsize=256)
 def _from(piece: str) -> str:
     """A piece behind a value."""
     words = piece.lstrip()
     return f"(?:{re.escape(piece[: len(piece) - len(words)])})?{pattern(words)}"
-
-
-def _json(text: str) -> Any:
-    try:
-        return _DECODER.decode(text.strip())
-    except RecursionError as error:
-        raise ValueError("it is too deep") from error
 
 
 def _python(text: str) -> Any:
@@ -210,12 +208,14 @@ def _value(node: ast.expr, words: bool = True) -> Any:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value.encode("utf-16", "surrogatepass").decode("utf-16")  # halves of JSON's escapes are one
     if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, bool | int | float)):
+        if node.value == math.inf:  # as 1e999
+            raise ValueError("no number of JSON")
         return node.value
     if words and isinstance(node, ast.Name) and node.id in _WORDS_OF_JSON:
         return _WORDS_OF_JSON[node.id]
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
         number = node.operand.value
-        if isinstance(number, int | float) and not isinstance(number, bool):
+        if isinstance(number, int | float) and not isinstance(number, bool) and number != math.inf:
             return -number
     if isinstance(node, ast.List):
         return [_value(one, words) for one in node.elts]
@@ -224,10 +224,3 @@ def _value(node: ast.expr, words: bool = True) -> Any:
         if all(isinstance(key, str) for key in keys) and len({*keys}) == len(keys):
             return dict(zip(keys, (_value(one, words) for one in node.values), strict=True))
     raise ValueError("no value of JSON")
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse)

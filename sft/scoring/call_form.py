@@ -19,6 +19,8 @@ from sft.thoughts import answer_in
 CALL_START, CALL_END = "<tool_call>", "</tool_call>"
 _MOST_TRIED = 20
 """Of places that may begin calls and do not."""
+_MOST_CALLS = 500
+"""An answer with more of them goes round in circles, and is not read."""
 
 
 class CallForm(NamedTuple):
@@ -90,6 +92,8 @@ def _in_usual_calls(text: str, form: CallForm, expected: Expected) -> str | None
         around.append(text[behind : found.start()].strip())
         parts += [around[-1], *(usual_call(call.name, _settled(call, expected)) for call in calls)]
         behind = at = end
+        if len(parts) > 2 * _MOST_CALLS:
+            return None
     around.append(text[behind:].strip())
     if not parts or (_is_mark(form.gap) and any(compiled(pattern(form.gap)).search(part) for part in around)):
         return None
@@ -111,6 +115,8 @@ def _read_block(text: str, at: int, form: CallForm) -> tuple[list[ReadCall], int
     calls: list[ReadCall] = []
     while call := form.arguments.read(text, at, behind):
         calls.append(call)
+        if len(calls) > _MOST_CALLS:
+            return None
         goes_on = compiled(gap).match(text, call.end) if gap else None
         if goes_on and form.arguments.read(text, goes_on.end(), behind):
             at = goes_on.end()

@@ -4,15 +4,19 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sft.scoring.json_equal import NO_JSON, json_in
+from sft.scoring.json_equal import whole_json
 from sft.scoring.scorer import Question
-from sft.scoring.tool_call import calls_in
+from sft.scoring.tool_call import is_nothing_but_calls
 from sft.scoring.words import words_of
+from sft.scoring.written_number import amount_in
 
 SHORT_WORDS = 5
 """Up to so many words can be expected to be written in the same way."""
 _MOST = 0.9
-_ONLY_A_NUMBER = re.compile(r"[-+\u2212]?\s*[$€£¥]?\s*\d[\d,.]*(?:/\d+)?\s*%?\.?")
+# No date, no list, and no code of which a zero would be lost.
+_ONLY_A_NUMBER = re.compile(
+    r"[-+\u2212]?\s*[$€£¥]?\s*(?!0\d)(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d)/\d+|(?<=\d))\s*%?\.?"
+)
 
 
 class DefaultScore(NamedTuple):
@@ -33,7 +37,7 @@ def default_score(questions: Sequence[Question], allow_code: bool) -> DefaultSco
             return DefaultScore("code", "the records have tests")
         told = "the records have tests, which are not run unless `allow_code` is true; texts are compared instead"
         return DefaultScore("rouge_l" if _all(questions, _has_references) else "length", told)
-    if _all(questions, lambda question: bool(question.tool_calls) or _every(question, calls_in)):
+    if _all(questions, lambda question: bool(question.tool_calls) or _every(question, is_nothing_but_calls)):
         return DefaultScore("tool_call", "the references call tools")
     if _all(questions, lambda question: bool(question.options)):
         return DefaultScore("choice", "the records have options")
@@ -63,11 +67,12 @@ def _has_references(question: Question) -> bool:
 
 def _is_json(text: str) -> bool:
     """Whether it is an object or a list: a number alone is no JSON to people."""
-    return text.strip()[:1] in ("{", "[") and json_in(text) is not NO_JSON
+    return isinstance(whole_json(text), dict | list)
 
 
 def _is_number(text: str) -> bool:
-    return "####" in text or _ONLY_A_NUMBER.fullmatch(text.strip()) is not None
+    behind = text.rpartition("####")[2]
+    return _ONLY_A_NUMBER.fullmatch(behind.strip()) is not None and amount_in(text) is not None
 
 
 def _is_short(text: str) -> bool:

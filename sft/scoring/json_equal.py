@@ -4,19 +4,19 @@
 values of the reference's kind is right only if they are equal: whoever reads it has to guess which one is meant.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 from sft.scoring.metric import Metric
 from sft.scoring.scorer import JUDGED, Answer, Question, Settings, Verdict, failure
+from sft.strict_json import read_json, read_json_at
 
 NO_JSON: Final = object()
 _FENCED = re.compile(r"```[\w-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _BEGIN = re.compile(r"[{\[]")
 _MOST_BEGINNINGS = 20
-_BETWEEN = " \t\r\n;,"
+_BETWEEN = re.compile(r"[ \t\r\n;,]*+(?=\{)")
 
 
 class JsonEqual(Settings):
@@ -50,16 +50,27 @@ def json_in(text: str) -> Any:
     return next(values_in(text), NO_JSON)
 
 
+def whole_json(text: str) -> Any:
+    """The value of a text that is JSON and nothing else, but for a code fence; else NO_JSON."""
+    fenced = _FENCED.fullmatch(text.strip())
+    value, rest = _read(fenced[1] if fenced else text)
+    return NO_JSON if rest else value
+
+
 def values_in(text: str) -> Iterator[Any]:
     """The value of the JSON in a text, and the objects right behind it; NO_JSON for one that only begins so."""
     found = (read for part in _parts(text) if (read := _read(part))[0] is not NO_JSON)
     value, rest = next(found, (NO_JSON, ""))
+    end = 0
     while value is not NO_JSON:
         yield value
-        rest = rest.lstrip(_BETWEEN)
-        if not rest.startswith("{"):
+        begin = _BETWEEN.match(rest, end)
+        if begin is None:
             return
-        value, rest = _read(rest)
+        try:
+            value, end = read_json_at(rest, begin.end())
+        except ValueError:
+            break
     yield NO_JSON
 
 
@@ -127,18 +138,11 @@ def _read(text: str) -> tuple[Any, str]:
     stripped = text.strip()
     try:
         if _BEGIN.match(stripped):
-            value, end = _DECODER.raw_decode(stripped)
+            value, end = read_json_at(stripped, 0)
             return value, stripped[end:]
-        return _DECODER.decode(stripped), ""
-    except (ValueError, RecursionError):  # no JSON, a number of too many digits, or too deep
+        return read_json(stripped), ""
+    except ValueError:
         return NO_JSON, ""
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _is_number(value: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from sft.scoring.json_equal import all_values_in
 from sft.thoughts import answer_in, served_text
 
-_NUMBER = r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\d)"
+_NUMBER = r"(?<![\w.])-?\d++(?:\.\d+)?+(?![\w.]*\d)"
 _RANGE = re.compile(
     rf"{_NUMBER}(?:[-–—]| (?:to|through|or) ){_NUMBER}|\bbetween {_NUMBER} and {_NUMBER}", re.IGNORECASE
 )
@@ -23,7 +23,7 @@ _GRADE_WORDS = "grade|score|rating|label|verdict"
 _PAIR = r"(?:\bA\b(?! +\w)|\bB\b|\b[Tt](?:ie|IE)\b)"
 _PAIR_WORDS = "(?:better|best|preferred)(?: answer| one)?|winner|verdict|preference"
 _IS_BETTER = re.compile(
-    r"(?:^|[.!?:;,\n]\s+)(?:[Aa]nswer )?([AB]) (?:is (?:clearly |much |slightly |the )?better|wins)\b"
+    r"(?:^|\n|[.!?:;,](?=\s))[^\S\n]*+(?:[Aa]nswer )?([AB]) (?:is (?:clearly |much |slightly |the )?better|wins)\b"
 )
 
 
@@ -38,7 +38,7 @@ def graded(text: str, low: int, high: int) -> tuple[float | None, str]:
     if isinstance(given, bool) or not isinstance(given, int | float):
         return None, f"the judge gives no grade: {text[-200:]!r}"
     if not low <= given <= high:
-        return None, f"the judge's grade {given:g} is not from {low} to {high}"
+        return None, f"the judge's grade {str(given)[:20]} is not from {low} to {high}"
     return float(given) - low, _reason(content, text)
 
 

@@ -13,6 +13,7 @@ import re
 import string
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Literal
 
 from sft.scoring.scorer import same_text
@@ -22,30 +23,50 @@ Labels = Literal["letters", "numbers", "none"]
 
 # A number as a whole, with its minus, and with letters behind it: -3, 2.5, 1/2, 5km. But 3-5 are two.
 _NUMBER = re.compile(r"(?:(?<![\w)\]])[-\u2212])?(?:(?<![\w.])\.)?(?<![^\W_])\d+(?:[.,:/]\d+)*[a-z]*")
+_PLAIN_NUMBER = re.compile(r"\W{0,3}\d+(?:[.,/]\d+)*(?:\s?[^\W\d]+|\s?%)?\W{0,2}")
+_OPERATOR = (
+    r"\s?(?:[+*/\u00d7\u00b7\u00f7^\u2212]|-|\\(?:times|cdot|div)|x\b|times|plus|minus|(?:multiplied|divided) by)\s?"
+)
+_OPERAND = r"[(\[$€£]*[-\u2212]?(?<![\d.,])\d+(?:[.,/]\d+)*+%?[)\]]*"
+_COMES_TO = r"(?:\s?(?:=|\u2248|\\approx)\s?|\s(?:is|equals|makes|gives)\s)"
+_COMPUTED = re.compile(rf"(?<![\w.,])(?:{_OPERAND}(?:{_OPERATOR}{_OPERAND})++{_COMES_TO}?|\d+/\d+\s?=)")
+_COMPARED = re.compile(rf"{_OPERAND}\s?(?:[<>\u2264\u2265\u2260]|\\(?:neq?|leq?|geq?)\b)=?\s?{_OPERAND}")
 _AROUND = ".,;:!?\"'`()[]{}*_\u201c\u201d\u2018\u2019"
 
 _UNWRAPPED = re.compile(r"\\(?:text|textbf|mathbf|mathrm)\s?\{([^{}]*)\}")
-_EMPHASIS = re.compile(r"(?<!\w)[*_`]+|[*_`]+(?!\w)|</?(?:b|i|em|strong)>")
+# A star between numbers is a sign of times.
+_EMPHASIS = re.compile(r"(?!(?<=\d\s)\*\s?[-\d($\\])(?:(?<!\w)[*_`]+|[*_`]+(?!\w))|</?(?:b|i|em|strong)>")
 _NOT = re.compile(r"n['\u2019]t\b|\b(?:anything|everything|all) but\b", re.IGNORECASE)
 
 _BE = r"(?:is|was|must be|should be|would be|has to be)(?:\s+(?:clearly|definitely|therefore|thus))?"
-_IS = rf"(?:\s+{_BE}|(?=\s*[:\uff1a])|(?=\s-\s))"
-_FINAL = re.compile(rf"\\(?:boxed|fbox)\s?\{{|\bfinal answer{_IS}", re.IGNORECASE)
+_ARROW = r"(?:[\u2192\u21d2]|[-=]>)"
+_IS = rf"(?:\s+{_BE}|(?=[\"']?\s*(?:[:\uff1a]|{_ARROW}))|(?=\s-\s))"
+# A heading asks for what stands below it.
+_HEADING = re.compile(
+    r"^([ \t#]*(?:(?:the|my) )?(?:(?:final|correct|right|best) )?(?:answer|conclusion))[ \t]*(?=\n)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_FINAL = re.compile(rf"\\(?:boxed|fbox)\s?\{{|<answer>|\bfinal answer(?:{_IS}|(?=\s\())", re.IGNORECASE)
 _ANSWER = re.compile(
-    rf"\b(?:answer(?: to (?:the|this|your) question)?|(?:correct|right|best) (?:option|choice|one|letter)){_IS}"
-    r"|\b(?:option|choice|solution)(?=\s*:)|\bmy choice is\b"
+    rf"\b(?:answer(?: to (?:the|this|your) question)?|(?:correct|right|best) (?:option|choice|one|letter|fit|match)){_IS}"
+    r"|\b(?:option|choice|solution|conclusion|response|pick|guess|correct)(?=\s*:)|\bmy (?:choice|pick|guess) is\b"
+    r"|\b(?:that|this|which) (?:only )?leaves(?: only| us with)?\b"
     r"|答案(?:应该)?[是为]?"
-    r"|\b(?:I|I would|I['\u2019]d|I will|I['\u2019]ll) (?:choose|pick|select|say|go with)\b"
+    r"|\b(?:I|I would|I['\u2019]d|I will|I['\u2019]ll) (?:choose|pick|select|say|guess|go with)\b|\bI(?: a|['\u2019])m going with\b"
     r"|\b(?:so|therefore|thus|hence),? it(?: is|['\u2019]s| must be)\b",
     re.IGNORECASE,
 )
 _CORRECT = re.compile(
-    r"\s(?:is|must be) (?:the )?(?:only |most )?(?:correct|right|best|answer)\b(?! to\b)", re.IGNORECASE
-)
-_CALLED = re.compile(r"\b(?:option|choice|(?:it|this|that)(?: is| must be|['\u2019]s))(?=\s)", re.IGNORECASE)
-_CLOSING = re.compile(
-    r"(?:^|(?<=[.!?\n\u3002]))\s*(?:so|therefore|thus|hence|consequently|accordingly|in conclusion|overall)\b[,:]?",
+    r"\s(?:is|must be) (?:the )?(?:only |most )?(?:correct|right|best|answer)\b(?! to\b)"
+    r"|\s(?:fits|applies|works)(?: the)?(?: best)?(?=\s*[.!]?\s*(?:$|\n))",
     re.IGNORECASE,
+)
+_CALLED = re.compile(r"\b(?:option|choice|(?:it|this|that)(?: is| must be| would be|['\u2019]s))(?=\s)", re.IGNORECASE)
+_CLOSING = re.compile(
+    r"(?:^|(?<=[.!?\n\u3002]))[^\S\n]*+(?:so|therefore|thus|hence|consequently|accordingly|in conclusion|overall"
+    r"|by elimination|probably|(?:most )?likely)\b[,:]?"
+    rf"|,\s(?:so|therefore|thus|hence)\b[,:]?|(?:=\s?\S{{1,20}}\s|^){_ARROW}",
+    re.IGNORECASE | re.MULTILINE,
 )
 _NOT_BUT = re.compile(r"\s*not \S+(?: \S+){0,7}? but (?:rather )?", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[\n\u3002]")
@@ -53,15 +74,16 @@ _TAKEN_BACK = re.compile(
     r"(?:(?<=[.!?,;\n])|(?<=[.!?,;]\s))(?:(?:but|no|wait|sorry|actually|however)\W+){0,3}(?:"
     r"(?:that|this|which)(?: is| was|['\u2019]s)(?: clearly| actually)?"
     r" (?:false|wrong|incorrect|untrue|not (?:so|true|right|correct|the answer))(?=\s*(?:$|[.,;:!\n]))"
-    r"|wait, no\b|no, wait\b)",
+    r"|wait, no\b|no, wait\b|correction(?=\s*:)"
+    r"|(?:wait|actually|sorry)\b\W*(?=(?:it|that|the (?:\w+ )?answer)(?: is|['\u2019]s|\s*:)\s))",
     re.IGNORECASE,
 )
 
 _KIND = r"(?:(?:option|choice|answer|letter)\s+)?"
 # What stands behind a label tells it from a word: "A cat" begins with none.
 _LABEL = re.compile(
-    rf"[\s:\uff1a\u2022#>]*(?:-\s)?[\s(\[\"'\u201c\u2018$\\]*{_KIND}[(\[]?([a-z]|\d{{1,2}})(?!\w|['\u2019]\w)(?:\\?[)\]}}]"
-    r"|[\"'\u201d\u2019$]*(?=\s*(?:$|[\n(\u2013\u2014\u3002\uff0c]|[.:,;!](?!\S)|-+\s|/\s?[a-z\d]\b|(?:or|and|because|since)\b)))",
+    rf"(?:[\s:\uff1a\u2022#>\"']|{_ARROW})*+(?:-\s)?[\s(\[\"'\u201c\u2018$\\]*{_KIND}[(\[]?([a-z]|\d{{1,2}})(?!\w|['\u2019]\w)(?:\\?[)\]}}]"
+    r"|[\"'\u201d\u2019$]*(?=\s*(?:$|[\n(<}}\u2013\u2014\u3002\uff0c]|[.:,;!](?!\S)|-+\s|/\s?[a-z\d]\b|(?:or|and|because|since)\b)))",
     re.IGNORECASE | re.ASCII,
 )
 _LABEL_AT_END = re.compile(r"(?:^|[\s(\[])([A-Z]|\d{1,2})[)\]]?$", re.ASCII)
@@ -71,9 +93,11 @@ _LISTED = re.compile(rf"(?:^\W*|[.;]\s+){_KIND}\(?([a-z]|\d)[).:]\s", re.IGNOREC
 _CLAUSE = re.compile(
     r"[.!?](?=\s|$)|[,;:](?=\s)|[\n\u3002\uff0c]|\s(?=(?:but|because|since|while|whereas|although|so)\s)", re.IGNORECASE
 )
+_MOST_PLACES = 200
+"""That say the answer: a text with more of them goes round in circles."""
 _DENIALS = {"not", "never", "neither", "nor", "none", "cannot", "except", "unlike", "unlikely", "instead", "than"}
 _DENIALS |= {"if", "whether", "unless"}
-_FAULTS = {"wrong", "incorrect", "false"}
+_FAULTS = {"wrong", "incorrect", "false", "mistake", "mistaken"}
 _VERBS = {"is", "was", "are", "were", "does", "do", "did", "can", "could", "would", "has", "seems", "must", "should"}
 _DOUBTS = _FAULTS | {"some", "first", "might", "may", "could", "suppose", "assume", "assuming", "otherwise"}
 
@@ -96,6 +120,7 @@ class _Options:
         ways = [self._terms(option) for option in options]
         # What two options have in common names neither of them.
         self._ways = [way if ways.count(way) == 1 else [] for way in ways]
+        self._are_numbers = all(map(_PLAIN_NUMBER.fullmatch, options))
         self._most = 2 * max(map(len, options), default=0) + 100
 
     def named(self, text: str) -> int | None:
@@ -103,7 +128,7 @@ class _Options:
         told = self._terms(text)
         if told and told in self._ways:
             return self._ways.index(told)
-        text = self._upheld(text)
+        text = self._upheld(_worked_out(text) if self._are_numbers else text)
         for named in (self._final, self._answers, self._begun, self._only):
             if numbers := {*named(text)}:
                 return numbers.pop() if len(numbers) == 1 else None
@@ -127,11 +152,11 @@ class _Options:
 
     def _answers(self, text: str) -> Iterator[int]:
         yield from self._behind(_ANSWER, text)
-        for found in _CLOSING.finditer(text):
+        for found in islice(_CLOSING.finditer(text), _MOST_PLACES):
             said = _SENTENCE_END.split(text[found.end() : found.end() + self._most], maxsplit=1)[0]
             if (closing := self._alone(said)) is not None:
                 yield closing
-        for found in _CORRECT.finditer(text):
+        for found in islice(_CORRECT.finditer(text), _MOST_PLACES):
             before = self._clause_before(text, found.start())
             if not _is_doubted(terms := self._terms(before)):
                 label = _LABEL_AT_END.search(before)
@@ -140,7 +165,7 @@ class _Options:
                 yield from [max(ends, key=self._length)] if ends else [] if number is None else [number]
 
     def _behind(self, pattern: re.Pattern[str], text: str) -> Iterator[int]:
-        for found in pattern.finditer(text):
+        for found in islice(pattern.finditer(text), _MOST_PLACES):
             if not _is_doubted(self._terms(self._clause_before(text, found.start()))):
                 behind = text[found.end() : found.end() + self._most]
                 yield from self._at_beginning(behind[denied.end() :] if (denied := _NOT_BUT.match(behind)) else behind)
@@ -153,7 +178,7 @@ class _Options:
         text = text.strip()
         first_lines = "\n".join(text.split("\n", 2)[:2])
         listed = [found[1].upper() for found in _LISTED.finditer(first_lines + "\n")]
-        if listed[:2] not in (["A", "B"], ["1", "2"]):
+        if listed[:2] not in (["A", "B"], ["1", "2"]) and not self._is_about_several(text):
             yield from self._at_beginning(text[: self._most])
         if (number := self._alone(text[text.rfind("\n\n") + 1 :])) is not None:
             yield number
@@ -206,7 +231,7 @@ class _Options:
             told += terms
         covered: set[int] = set()
         for number in sorted(range(len(self._ways)), key=self._length, reverse=True):
-            for at in places(self._ways[number], told):
+            for at in places(self._ways[number], told)[:_MOST_PLACES]:
                 end = at + self._length(number)
                 if {*range(at, end)} <= covered:
                     continue
@@ -219,6 +244,22 @@ class _Options:
         """The longest with whose words these begin."""
         first = [i for i, way in enumerate(self._ways) if way and terms[: len(way)] == way]
         return max(first, key=self._length) if first else None
+
+    def _is_about_several(self, text: str) -> bool:
+        """Whether a text tells something of the option that it begins with, and then of another one."""
+        sentences = _SENTENCE_END.split(text, maxsplit=_MOST_PLACES)
+        clause = self._terms(_CLAUSE.split(sentences[0])[0])
+        number = self._first(clause)
+        if number is None or len(clause) == self._length(number):
+            return False
+        end = self._length(number)
+        if clause[end] in _VERBS and any(places(way, clause[end:]) for way in self._ways):
+            return True
+        for terms in map(self._terms, sentences[1:]):
+            other = self._first(terms)
+            if other not in (None, number) and not _is_denied(terms, 0, self._length(other)):
+                return True
+        return False
 
     def _joined(self, rest: list[str]) -> int | None:
         """The next of several: of "or blue", and "blue and red"."""
@@ -255,13 +296,18 @@ def _is_denied(clause: list[str], at: int, end: int) -> bool:
     return bool(said & _DENIALS) != bool(said & _FAULTS)
 
 
+def _worked_out(text: str) -> str:
+    """Without what is computed: of "12 * 3 = 36", its value; of "12 < 36", nothing."""
+    return _COMPARED.sub(" ", _COMPUTED.sub(" ", text))
+
+
 def _differ(ways: Sequence[list[str]]) -> bool:
     return all(ways) and len({*map(tuple, ways)}) == len(ways)
 
 
 def _plain(text: str) -> str:
     text = _UNWRAPPED.sub(r"\1", unicodedata.normalize("NFC", text))
-    return _EMPHASIS.sub("", _NOT.sub(" not", text))
+    return _HEADING.sub(r"\1:", _EMPHASIS.sub("", _NOT.sub(" not", text)))
 
 
 def _terms(text: str) -> list[str]:

@@ -1,21 +1,22 @@
 """Whether an answer makes the right calls of tools: names and arguments are equal, in any order of calls.
 
 Calls are those that were read from the answer, or those in its text: `<tool_call>{…}</tool_call>`, or JSON with a name
-and `arguments` or `parameters`. Other forms of templates were brought to the first one (`sft.scoring.call_form`).
+and `arguments` or `parameters`. Only between marks is a name alone a call: elsewhere anything may have one, as in
+`{"name": "Ann", "age": 3}`. Other forms of templates were brought to the first one (`sft.scoring.call_form`).
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from sft.schema import ToolCall
-from sft.scoring.json_equal import all_values_in, difference, values_in
+from sft.scoring.json_equal import all_values_in, difference, values_in, whole_json
 from sft.scoring.metric import Metric
 from sft.scoring.scorer import JUDGED, Answer, Need, Question, Settings, Verdict, failure
 
 _MARKED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
-_WITH_ARGUMENTS = {"function", "arguments", "parameters"}
+_ARGUMENTS = {"arguments", "parameters"}
+_OF_CALLS = {"name", "tool_name", *_ARGUMENTS, "function", "type", "id", "call_id", "tool_call_id", "index"}
 
 
 class ToolCallEqual(Settings):
@@ -42,13 +43,18 @@ class ToolCallEqual(Settings):
 def calls_in(text: str) -> tuple[ToolCall, ...]:
     """The calls in a text; none if one of them is no JSON, or other JSON: then not all that it calls is known."""
     marked = _MARKED.findall(text)
-    calls = [_call(one) for part in marked or [text] for one in _listed(values_in(part))]
+    calls = [_call(one, bool(marked)) for part in marked or [text] for one in _listed(values_in(part))]
     if None in calls:
         return ()
-    # Without marks, there may be more behind words. What has a name alone is none of these.
-    more = [] if marked else _listed(all_values_in(text, fenced_alone=False))
-    everywhere = [_call(one) for one in more if isinstance(one, dict) and one.keys() & _WITH_ARGUMENTS]
-    return tuple(call for call in max(calls, everywhere, key=len) if call)
+    # Without marks, there may be more behind words.
+    everywhere = [] if marked else [*map(_call, _listed(all_values_in(text, fenced_alone=False)))]
+    return max((tuple(filter(None, found)) for found in (calls, everywhere)), key=len)
+
+
+def is_nothing_but_calls(text: str) -> bool:
+    """Whether a text has calls, and their JSON holds nothing beside them, which would not be compared."""
+    values = [*_listed(value for part in _MARKED.findall(text) or [text] for value in all_values_in(part, False))]
+    return bool(calls_in(text)) and all(value.keys() <= _OF_CALLS for value in values if isinstance(value, dict))
 
 
 def are_same(given: Sequence[ToolCall], wanted: Sequence[ToolCall]) -> bool:
@@ -61,18 +67,15 @@ def _listed(values: Iterable[Any]) -> Iterator[Any]:
         yield from value if isinstance(value, list) else [value]
 
 
-def _call(value: Any) -> ToolCall | None:
+def _call(value: Any, is_marked: bool = False) -> ToolCall | None:
     if isinstance(value, dict) and isinstance(value.get("function"), dict):
         value = value["function"]
     name = value.get("name", value.get("tool_name")) if isinstance(value, dict) else None
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not (is_marked or value.keys() & _ARGUMENTS):
         return None
     arguments = value.get("arguments", value.get("parameters", {}))
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError):
-            return None
+        arguments = whole_json(arguments or "{}")
     return ToolCall(name, arguments) if isinstance(arguments, dict) else None
 
 

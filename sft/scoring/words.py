@@ -34,4 +34,5 @@ def places(part: list[str], whole: list[str]) -> list[int]:
     """Where `part` stands in `whole`, by the number of its first word; nowhere if it is empty."""
     if not part:
         return []
-    return [at for at in range(len(whole) - len(part) + 1) if whole[at : at + len(part)] == part]
+    begin, num = part[0], len(part)
+    return [at for at in range(len(whole) - num + 1) if whole[at] == begin and whole[at : at + num] == part]

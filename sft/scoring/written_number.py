@@ -34,8 +34,12 @@ def amount_in(text: str) -> Amount | None:
     boxed = _BOXED.findall(text)
     found = _last(boxed[-1] if boxed else text)
     settled = None if boxed else _last(text, _SETTLED)
-    if settled and not _TAKEN_BACK.search(text, settled.end()):
-        found = _NUMBER.match(text, settled.end())
+    if settled:
+        denied, corrected = (pattern.search(text, settled.end()) for pattern in (_DENIED, _CORRECTED))
+        if denied and not _NUMBER.search(text, denied.end()):
+            return None
+        if not denied and not (corrected and _SAID.search(text[corrected.end() :])):
+            found = _NUMBER.match(text, settled.end())
     return _amount(found) if found else None
 
 
@@ -68,8 +72,8 @@ def _plain(text: str) -> str:
 
 
 _SEPARATORS = r"[,'_ \u00a0\u202f]"
-# 1,000 and 1 000; 1,00,000 as in India; or any digits.
-_DIGITS = rf"(?:\d{{1,3}}(?:{_SEPARATORS}\d{{3}})+(?!\d)|\d{{1,2}}(?:,\d{{2}})+,\d{{3}}(?!\d)|\d+)"
+# 1,000 and 1 000; 1,00,000 as in India; or any digits. Bounded, as each place of a long list may begin a number.
+_DIGITS = rf"(?:\d{{1,3}}(?:{_SEPARATORS}\d{{3}}){{1,30}}(?!\d)|\d{{1,2}}(?:,\d{{2}}){{1,5}},\d{{3}}(?!\d)|\d+)"
 _DECIMAL = rf"{_DIGITS}(?:\.\d+)?|\.\d+"
 _POWER = r"\s?\^\s?\{?"
 _OVER = r"\s?/\s?(\d+)(?!\d|[/.]\d)"
@@ -96,7 +100,7 @@ _FORMS = {
         lambda sign, top, other, bottom: _decimal(top) / _decimal(bottom) * (1 if sign == other else -1),
     ),
     "expression": _Form(
-        rf"(?:{_DECIMAL})?\s?(?:\\(?:sqrt(?:\[[^\]]*\])?|frac)(?:\s?{_INSIDE})*|√\s?\(?\d*|\\pi(?![a-z])|π)(?:\s?/\s?\d+)?",
+        rf"(?:{_DECIMAL})?\s?(?:\\(?:sqrt(?:\[[^\][]*\])?|frac)(?:\s?{_INSIDE})*|√\s?\(?\d*|\\pi(?![a-z])|π)(?:\s?/\s?\d+)?",
         None,
     ),
     "ratio": _Form(r"\d+(?::\d+)+", None),
@@ -116,8 +120,8 @@ _FORMS = {
 }
 _NUMBER = re.compile(
     # Neither within a word or a number, nor an exponent or an index.
-    r"(?<![A-Za-z\d_.^])(?<!\^[-+{])(?<!\^\{-)(?<!_\{)"
-    r"(?P<sign>(?<![)\]%])[-+](?=[$€£¥₹]?[\d.\\]))?(?:[$€£¥₹]\s?(?P<inner>-)?)?"
+    r"(?=[-+$€£¥₹\d.\\√π])(?<![A-Za-z\d_.^])(?<!\^[-+{])(?<!\^\{-)(?<!_\{)"
+    r"(?P<sign>(?<![)\]%])[-+](?=[$€£¥₹]?[\d.\\]))?(?:[$€£¥₹]\s?(?P<inner>-)?)?(?=[\d.\\√π])"
     rf"(?:{'|'.join(f'(?P<{name}>{form.pattern})' for name, form in _FORMS.items())})"
     r"(?P<percent>\s?%|\s(?:percent|per cent)\b)?"
 )
@@ -130,11 +134,31 @@ _SETTLED = re.compile(
     rf"(?={_NUMBER.pattern}(?:\s[^\W\d]+){{0,2}}[\s*_$)\\\]]*(?:$|\n|\(|[.!](?!\d)|[,;](?!\s*(?:(?:or|and)\s+)?[-$€£¥₹]?\d)))",
     re.IGNORECASE,
 )
-_TAKEN_BACK = re.compile(r"\b(?:wait|actually|correction|mistake|sorry|instead|rather)\b", re.IGNORECASE)
+# What takes a settled answer back begins a sentence or a clause: "I hope I made no mistake." takes nothing back.
+_BEGINS = r"(?:[.!?;,:(\n\u2014]|\s-)[\s*_]*+(?:(?:but|no|oh|hmm|oops)\W+){0,2}"
+_DENIED = re.compile(
+    rf"{_BEGINS}(?:that|this|it)(?: is| was|['\u2019]s) (?:wrong|false|incorrect|a mistake|not (?:right|true|correct))"
+    r"(?=\s*(?:$|[.,;:!\n\u2014]))",
+    re.IGNORECASE,
+)
+_CORRECTED = re.compile(
+    rf"{_BEGINS}(?:wait(?! (?:for|until|till))|actually|correction|sorry(?! (?:for|about|if))|oops|scratch that"
+    r"|no(?=\W)|instead(?! of)|rather(?! than)|I (?:have )?(?:made|see) an? (?:mistake|error))\b",
+    re.IGNORECASE,
+)
+# Behind it, another number has to be said, and not only to stand there: "Actually, it took 3 steps."
+_SAID = re.compile(
+    rf"(?:\b(?:is|are|be|was|equals?|makes?|get|gives?|meant?|so|answer)|['\u2019]s|[=\u2248:]|\A)[\s*_$:,(\\\[]*(?={_NUMBER.pattern})",
+    re.IGNORECASE,
+)
 
 
 def _last(text: str, pattern: re.Pattern[str] = _NUMBER) -> re.Match[str] | None:
-    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)
+    """But for a number that is denied: "not 42"."""
+    said = (
+        found for found in pattern.finditer(text) if text[max(0, found.start() - 4) : found.start()].lower() != "not "
+    )
+    return next(iter(deque(said, maxlen=1)), None)
 
 
 def _amount(found: re.Match[str]) -> Amount | None:

@@ -201,6 +201,11 @@ def test_hostile_text_takes_no_time(tmp_path: Path) -> None:
         ('{"a": 1}', {"schema": {"type": "objekt"}}, "its JSON schema cannot be used"),
         ('{"a": 1}', {"schema": {"$ref": "http://127.0.0.1:9/x"}}, "its JSON schema cannot be used"),
         ("[" * 100_000, {}, "the answer is no JSON"),
+        ('{"a": 1e999}', {}, "the answer is no JSON"),
+        ('{"a": 1' + 5000 * "0" + "}", {}, "the answer is no JSON"),
+        ("[1" + 400 * "0" + "]", {"schema": {"items": {"multipleOf": 0.5}}}, "the answer does not fit its JSON schema"),
+        ("[1]", {"schema": {"items": {"pattern": "("}}}, "its JSON schema cannot be used"),
+        ("[1]", {"schema": {"items": {"multipleOf": float("nan")}}}, "its JSON schema cannot be used"),
     ],
 )
 def test_json(answer: str, evidence: Any, why: str, tmp_path: Path) -> None:

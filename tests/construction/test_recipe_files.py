@@ -92,6 +92,7 @@ def test_a_question_is_asked_with_its_passage_or_without(tmp_path: Path) -> None
         ({"name": "weather", "arguments": {"city": "Rome", "days": "2"}}, UNFIT),
         ({"name": "weather", "arguments": {"city": "Rome", "days": -1}}, UNFIT),
         ({"name": "weather", "arguments": {"city": "Rome", "unit": "K"}}, UNFIT),
+        ({"name": "weather", "arguments": {"city": "Rome", "days": 10**400}}, UNFIT),
         ({"name": "weather", "arguments": '{"city": "Rome"}'}, "the arguments of a call are no object"),
         ({"name": "now"}, "a call has other keys than name, arguments"),
         ("now", "a call has other keys than name, arguments"),
@@ -156,17 +157,26 @@ def test_all_that_is_wrong_with_tools_is_said_at_once(tmp_path: Path) -> None:
         {"name": "c", "parameters": {"type": "array"}},
         {"name": "d", "parameters": {"$ref": "http://127.0.0.1:1/x.json"}},
         {"name": "e", "parameters": [1]},
+        {"name": "f", "parameters": {"properties": {"a": {"pattern": "("}}}},
     ]
     path.write_text(json.dumps(wrong))
     with pytest.raises(UserError) as error:
         read_tool_file(str(path))
     said = str(error.value)
-    for part in ("2 tools have the name a", *(f"tool {number}: " for number in (3, 4, 5, 6, 7, 8))):
+    for part in ("2 tools have the name a", *(f"tool {number}: " for number in (3, 4, 5, 6, 7, 8, 9))):
         assert part in said
     for text, part in (("{", "is no JSON"), ("{}", "holds no list of tools"), ("[]", "no list"), ("\udcff", "no JSON")):
         path.write_text(text, errors="surrogateescape")
         with pytest.raises(UserError, match=part):
             read_tool_file(str(path))
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e999", "1" + 5000 * "0", 100_000 * "["])
+def test_tools_with_a_value_that_cannot_be_computed_with_are_one_message(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "tools.json"
+    path.write_text(f'[{{"name": "a", "parameters": {{"properties": {{"x": {{"multipleOf": {value}}}}}}}}}]')
+    with pytest.raises(UserError, match="is no JSON"):
+        read_tool_file(str(path))
 
 
 # ---------------------------------------------------------------- what a config gives

@@ -179,6 +179,8 @@ OTHER = f"<tool_call>{OTHER_CALL}</tool_call>"
         (f"{CALL} and then {OTHER_CALL}", CALL, (0, 0)),
         (f"1. {CALL}\n2. {OTHER_CALL}", OTHER + MARKED, (1, 1)),
         (f'{CALL}\nIt gives: [{{"name": "Bob"}}]', CALL, (1, 1)),
+        ('<tool_call>{"name": "f"}</tool_call>', '{"name": "f", "arguments": {}}', (1, 1)),
+        ('{"name": "f"}', '{"name": "f", "arguments": {}}', (0, 0)),
     ],
 )
 def test_calls_are_equal_in_any_order(answer, reference, scores):

@@ -1,20 +1,16 @@
 """Drops answers that should be JSON and are not, or do not fit their JSON schema."""
 
-import json
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, ClassVar
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
 from pydantic import Field, field_validator
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from sft.construction.filters.draft_parts import DraftParts, answer_of, has_calls
 from sft.construction.filters.filter import Filter, Look, Surroundings
+from sft.construction.value_schema import UnusableSchema, fits, schema_validator
 from sft.scoring.json_equal import NO_JSON
+from sft.strict_json import read_json
 
 _BEGINS = re.compile(r"\s*(?:```json\b|\{\s*[\"}]|\[\s*[\[{\"\]])", re.IGNORECASE)
 _FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*)\n[ \t]*```\s*", re.DOTALL | re.IGNORECASE)
@@ -38,9 +34,9 @@ class JsonAnswer(Filter):
     def _are_schemas(cls, schemas: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for task, schema in schemas.items():
             try:
-                Draft202012Validator.check_schema(schema)
-            except SchemaError as error:
-                raise ValueError(f"{task}: it is no JSON schema: {error.message}") from None
+                schema_validator(schema)
+            except UnusableSchema as error:
+                raise ValueError(f"{task}: it is no JSON schema: {error}") from None
         return schemas
 
     def look(self, around: Surroundings) -> Look:
@@ -67,30 +63,15 @@ class _JsonLook(Look):
         if schema is None:
             return None
         try:
-            _validator(json.dumps(schema, sort_keys=True)).validate(value)
-        except ValidationError:
-            return "the answer does not fit its JSON schema"
-        except (SchemaError, Unresolvable, RecursionError, ValueError, TypeError):
+            return None if fits(value, schema) else "the answer does not fit its JSON schema"
+        except UnusableSchema:
             return "its JSON schema cannot be used"
-        return None
 
 
 def parsed(answer: str) -> Any:
     """The value of an answer that is JSON, or `NO_JSON`. NaN and Infinity are no JSON."""
     fenced = _FENCED.fullmatch(answer)
     try:
-        return json.loads(fenced[1] if fenced else answer, parse_constant=_refuse)
-    except (ValueError, RecursionError):
+        return read_json(fenced[1] if fenced else answer)
+    except ValueError:
         return NO_JSON
-
-
-@lru_cache(maxsize=256)
-def _validator(schema: str) -> Draft202012Validator:
-    content = json.loads(schema)
-    Draft202012Validator.check_schema(content)
-    # With an empty registry, a reference to another address is not fetched.
-    return Draft202012Validator(content, registry=Registry())
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(constant)

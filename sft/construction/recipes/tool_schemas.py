@@ -1,19 +1,15 @@
 """The tools that a file of the user's describes, and whether a call of one fits its JSON schema (draft 2020-12)."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-
 from sft.absolute_paths import local_path, near_it
+from sft.construction.value_schema import UnusableSchema, fits, schema_validator
 from sft.data.formats.tool_calls import read_tools
 from sft.errors import RecordError, UserError
 from sft.schema import JsonObject
+from sft.strict_json import read_json
 
 UNKNOWN = "it calls a tool that is not there"
 UNFIT = "the arguments of a call do not fit their schema"
@@ -28,12 +24,12 @@ def read_tool_file(given: str) -> tuple[JsonObject, ...]:
     """
     path = local_path(given)
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"tools: there is no file {path}{near_it(path)}. Write the tools into it, as JSON.") from None
     except OSError as error:
         raise UserError(f"tools: {path} cannot be read: {error.strerror}. Give a file of JSON.") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"tools: {path} is no JSON: {error}. Write a list of tools in OpenAI's form.") from None
     if not isinstance(content, list) or not content:
         raise UserError(f"tools: {path} holds no list of tools. Write one, in OpenAI's form.")
@@ -45,9 +41,8 @@ def read_tool_file(given: str) -> tuple[JsonObject, ...]:
             tools.append(read)
         except RecordError as error:
             problems.append(f"tool {number}: {str(error).replace('tool 1 in ', '')}")
-        except (SchemaError, Unresolvable, RecursionError) as error:
-            why = error.message if isinstance(error, SchemaError) else error
-            problems.append(f"tool {number}: its parameters are no JSON schema: {why}")
+        except UnusableSchema as error:
+            problems.append(f"tool {number}: its parameters are no JSON schema: {error}")
     counts = Counter(name_of(tool) for tool in tools)
     problems += [f"{num} tools have the name {name}" for name, num in counts.items() if num > 1]
     if problems:
@@ -76,8 +71,8 @@ def call_problem(call: Any, tools: Sequence[JsonObject]) -> str | None:
     if is_closed and not arguments.keys() <= known.keys():
         return UNFIT
     try:
-        return None if _validator(schema).is_valid(arguments) else UNFIT
-    except (Unresolvable, RecursionError):
+        return None if fits(arguments, schema) else UNFIT
+    except UnusableSchema:
         return UNFIT
 
 
@@ -85,17 +80,12 @@ def _check(tool: JsonObject) -> None:
     schema = _schema_of(tool)
     if not isinstance(schema, dict):
         raise RecordError("its parameters are no JSON schema, which is an object")
-    Draft202012Validator.check_schema(schema)
+    schema_validator(schema)
     if schema.get("type", "object") != "object":
         raise RecordError("its parameters are not of the type object")
-    _validator(schema).is_valid({})
+    fits({}, schema)
 
 
 def _schema_of(tool: JsonObject) -> Any:
     given = tool["function"].get("parameters")
     return _NO_ARGUMENTS if given in (None, {}) else given
-
-
-def _validator(schema: JsonObject) -> Draft202012Validator:
-    # With an empty registry, a reference to another address is not fetched.
-    return Draft202012Validator(schema, registry=Registry())

@@ -35,10 +35,7 @@ def agreeing(compare: Comparison, answers: Sequence[str], reference: str) -> lis
     scorer, metric = _SCORERS[compare]
     found = []
     for i, answer in enumerate(answers):
-        try:
-            verdict = scorer.judge(Answer(answer), Question(references=(reference,)))
-        except RecursionError:
-            continue  # JSON that is nested too deep to compare
+        verdict = scorer.judge(Answer(answer), Question(references=(reference,)))
         if verdict.failed:
             return None
         if verdict.scores[metric] == 1.0:

@@ -1,0 +1,76 @@
+"""JSON that can be computed with and written again, as it is read of what strangers and models write.
+
+NaN and Infinity are no JSON, nor is a number that no float holds, such as 1e999, or one of more digits than Python
+reads. What is nested deeper than anybody nests would end, by a RecursionError, whatever goes through it later.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+MOST_LEVELS = 100
+"""Of objects and lists, one within the other."""
+
+
+def read_json(text: str) -> Any:
+    """The value of a text that is JSON.
+
+    Raises:
+        ValueError: it is none, with the reason.
+    """
+    try:
+        return not_too_deep(_DECODER.decode(text), text)
+    except RecursionError:
+        raise _too_deep() from None
+
+
+def read_json_at(text: str, at: int) -> tuple[Any, int]:
+    """The value that begins at a place of a text, and where it ends.
+
+    Raises:
+        ValueError: none begins there, with the reason.
+    """
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+        return not_too_deep(value, text[at:end]), end
+    except RecursionError:
+        raise _too_deep() from None
+
+
+def not_too_deep(value: Any, text: str) -> Any:
+    """The value that stands in a text.
+
+    Raises:
+        ValueError: it is nested too deep.
+    """
+    # Counting brackets is much faster than to look, and enough for nearly all texts.
+    if text.count("[") + text.count("{") > MOST_LEVELS:
+        level = [value]
+        for _ in range(MOST_LEVELS):
+            level = [part for whole in level for part in _parts(whole)]
+        if level:
+            raise _too_deep()
+    return value
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(f"{number[:20]} is more than a number can be")
+    return value
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
