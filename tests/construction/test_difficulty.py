@@ -92,7 +92,7 @@ def test_what_was_not_measured_is_not_kept_and_no_error(tmp_path: Path) -> None:
     given = read_filters({"form": False, "copies": False, "difficulty": True})
     with filtering(given, Surroundings(tmp_path, losses=losses.scores)) as passing:
         (ended,) = passing.outcomes([Ended(ScriptName("few_shot", one.task, 0), one)])
-    assert ended.outcome == Dropped(one, "difficulty", "its loss is not measured yet")
+    assert ended.outcome == Dropped(one, "difficulty", "its loss is not measured yet", is_final=False)
 
 
 class _Pipeline:
