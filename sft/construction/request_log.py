@@ -177,6 +177,8 @@ class RequestLog:
         """
         try:
             with written_to(self._path):
+                if self._broken is not None:  # the disk may say it only once
+                    raise self._broken
                 self.sync()
         finally:
             self._file.close()

@@ -13,6 +13,8 @@ from sft.url_secrets import without_secrets
 _MOST_STOPS = 4
 """What OpenAI's interface allows."""
 _SHOWN_CHARS = 200
+_MOST_TOKENS = 1 << 40
+"""A larger number counts nothing."""
 _HALVES = re.compile(r"[\ud800-\udfff]")
 
 
@@ -206,4 +208,4 @@ def _counts(content: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 def _count(usage: Any, name: str) -> int | None:
     num = usage.get(name) if isinstance(usage, Mapping) else None
-    return num if isinstance(num, int) and not isinstance(num, bool) and num >= 0 else None
+    return num if isinstance(num, int) and not isinstance(num, bool) and 0 <= num <= _MOST_TOKENS else None

@@ -182,6 +182,20 @@ def test_any_answer_to_a_probe_shows_that_the_teacher_is_there(tmp_path: Path, p
     assert Counter(line["for"].startswith("probe") for line in lines_of(path)) == {True: 1, False: 5}
 
 
+@pytest.mark.parametrize("num", [pytest.param(10**400, id="huge"), -1, 3.5, "many", True, None])
+def test_a_count_that_is_none_is_counted_by_the_most_that_it_can_be(tmp_path: Path, num: Any) -> None:
+    def miscounted(content: Any) -> dict[str, Any]:
+        choice = {"index": 0, "message": {"role": "assistant", "content": teach(content)}, "finish_reason": "stop"}
+        return {"choices": [choice], "usage": {"completion_tokens": 4, "prompt_tokens": num}}
+
+    recipes, budget = ({"kind": "few_shot", "num": 3, "tasks": "all"},), {"price_per_million_tokens": [1, 1], "cost": 1}
+    with chat_server(miscounted) as server:
+        spending = run(section(server.url, tmp_path / "out", recipes, budget=budget)).spending
+    most = sum(most_tokens(line["asked"]).prompt for line in lines_of(tmp_path / "out/log/replies.jsonl"))
+    assert spending.tokens == Tokens(most, 3 * 4)
+    assert spending.cost == pytest.approx((most + 12) / 1e6)
+
+
 def test_of_a_server_that_answers_anything_the_same_command_counts_and_makes_the_same(tmp_path: Path) -> None:
     nothing = {"choices": [{"index": 0, "message": {"role": "assistant", "content": None}, "finish_reason": "stop"}]}
 
