@@ -17,7 +17,6 @@ from launcher.exit_codes import DONE, FAILED
 from launcher.layout_check import laid_out
 from launcher.preparation import open_store
 from sft.absolute_paths import local_path
-from sft.atomic_files import fingerprint
 from sft.config_construction import ConstructConfig
 from sft.construction.card import write_card
 from sft.construction.construction import (
@@ -28,7 +27,7 @@ from sft.construction.construction import (
     surroundings_of,
 )
 from sft.construction.counts import Counts, said_of_others
-from sft.construction.draft_losses import DraftLosses, Groups
+from sft.construction.draft_losses import DraftLosses, Groups, losses_name
 from sft.construction.filters.difficulty import Difficulty
 from sft.construction.filters.judge import Graded
 from sft.construction.filters.registry import read_filters
@@ -125,12 +124,12 @@ def _draft_losses(
     from sft.construction.local_model import sample_of  # noqa: PLC0415  (torch)
 
     model = job.sft.model
-    about = fingerprint([sample_of(model.path), pipeline.fingerprint, model.dtype, job.sft.data.max_len_tokens])
+    name = losses_name(job.sft.data, model, pipeline.fingerprint, sample_of(model.path))
 
     def measure(groups: Groups) -> Iterator[tuple[list[tuple[str, int]], Floats]]:
         return measured_losses(job.cluster, connect, laid_out(job.sft, model.path), groups)
 
-    return DraftLosses(folder.log.with_name(f"losses-{about[:_SHOWN_DIGITS]}.jsonl"), pipeline, measure)
+    return DraftLosses(folder.log.with_name(name), pipeline, measure)
 
 
 def _local_teachers(

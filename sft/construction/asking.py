@@ -6,7 +6,7 @@ script ──ChatRequest──▶ log has it? ──yes──▶ back to the scr
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from sft.construction.in_vain import InVain
 from sft.construction.request_log import PROBES, Kept, Logged, RequestLog, request_name
@@ -94,7 +94,7 @@ class Asking:
                 if kept is None:
                     asked = self._asked(request, logged)
                     outcome = yield asked
-                    if isinstance(outcome, NoReply) and not outcome.is_billed:
+                    if is_in_vain(outcome):
                         outcome = yield asked
                     kept = self.keep(asked, outcome)
                 used.append(kept)
@@ -106,14 +106,17 @@ class Asking:
             script.close()
 
     def keep(self, asked: Asked, outcome: ChatReply | NoReply) -> Kept:
-        """Write the outcome of a request into the log: one without an answer when it is known to get none."""
+        """Write the outcome of a request into the log, which counts it: what is in vain, once it gets no answer."""
         logged = asked.logged
-        if isinstance(outcome, NoReply) and not outcome.is_counted:
+        if is_in_vain(outcome):
             self._in_vain.add(logged, outcome)
             return Kept(logged.name, outcome, "")
-        if isinstance(outcome, ChatReply):
-            self._in_vain.settle(logged.teacher, asked.num_in_vain)
+        self._in_vain.settle(logged.teacher, asked.num_in_vain)
         return self._log.add(logged, outcome)
+
+    def reserve(self, asked: Asked) -> bool:
+        """Whether the budget has room for the request now (see `Spending.reserve`)."""
+        return self.spending.reserve(asked.most, self._in_vain.num_open)
 
     def is_settled(self, job: Job) -> bool:
         """Whether all that the script got is in the log; not while a request of it is in vain."""
@@ -151,3 +154,8 @@ class Asking:
             "made": max((kept.date for kept in used), default=""),
         }
         return replace(result, provenance=replace(result.provenance, **more))
+
+
+def is_in_vain(outcome: ChatReply | NoReply) -> TypeGuard[NoReply]:
+    """Whether nothing has come of a request; an answer of no use shows that its teacher is there."""
+    return isinstance(outcome, NoReply) and not outcome.is_billed

@@ -22,9 +22,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sft.construction.asking import Asked, Asking, Job, Played, Result
+from sft.construction.asking import Asked, Asking, Job, Played, Result, is_in_vain
 from sft.construction.script import Elsewhere, Failed
-from sft.construction.spending import taken_tokens
 from sft.construction.work import Ended
 from sft.endpoint.chat import ChatReply, NoReply
 from sft.errors import UserError
@@ -152,7 +151,8 @@ class _AtOnce:
     def _go_on(self, one: _Begun, found: Any = None, asked: Asked | None = None) -> None:
         """Go on with a script until it waits for something; `found` is what it has waited for, None at first."""
         if asked is not None:
-            self._count(asked, found)  # here, so that what it asks next is the first for which there is room then
+            # Here, so that what it asks next is the first for which there is room then.
+            self._spending.release(asked.most)
         if isinstance(found, UserError):
             self._asking.away.setdefault(one.job.teacher, found)
             self._leave(one)
@@ -166,8 +166,7 @@ class _AtOnce:
                     self._start(one, self._run_elsewhere(step))
                 else:
                     heapq.heappush(self._waiting, (one.place, one, step))
-        if isinstance(found, ChatReply):
-            self._end_settled()
+        self._end_settled()
         self._ask_waiting()
 
     def _leave(self, one: _Begun) -> None:
@@ -200,7 +199,7 @@ class _AtOnce:
         while self._waiting:
             _, one, asked = self._waiting[0]
             number = one.job.teacher
-            fits = number not in self._asking.away and self._spending.reserve(asked.most)
+            fits = number not in self._asking.away and self._asking.reserve(asked)
             if not fits and number not in self._asking.away and not self._spending.reached:
                 return  # until something that is under way has ended
             heapq.heappop(self._waiting)
@@ -230,10 +229,6 @@ class _AtOnce:
         except UserError as error:
             return error
 
-    def _count(self, asked: Asked, found: ChatReply | NoReply | UserError) -> None:
-        taken = None if isinstance(found, UserError) else taken_tokens(asked.logged.asked, found)
-        self._spending.settle(asked.most, taken)
-
     # ------------------------------------------------------------ those without an answer
 
     def _end_settled(self) -> None:
@@ -257,16 +252,16 @@ class _AtOnce:
 
     async def _probe(self, number: int) -> None:
         asked = self._asking.probe(number)
-        if self._spending.reserve(asked.most):
+        if self._asking.reserve(asked):
             outcome = await self._answer(number, asked)
-            self._count(asked, outcome)
+            self._spending.release(asked.most)
             if isinstance(outcome, UserError):
                 self._asking.away.setdefault(number, outcome)
-                return
-            self._asking.keep(asked, outcome)
-            if isinstance(outcome, NoReply):
+            elif is_in_vain(outcome):
                 self._asking.away[number] = UserError(
                     f"{self._asking.teachers[number].title}: the last requests got no answer, nor did one more: "
                     f"{outcome.reason}. See what its log says, and give the same command again: what was answered is "
                     f"kept."
                 )
+            else:
+                self._asking.keep(asked, outcome)

@@ -23,7 +23,7 @@ class Counts:
     not_made: Counter[str] = field(default_factory=Counter)
     """By reason."""
     num_open: int = 0
-    """Of those not made: the same command goes on with them."""
+    """Of those not made, or dropped because a grade or a loss is not there: the same command goes on with them."""
 
     def add(self, ended: Ended) -> None:
         """Count a script."""
@@ -34,6 +34,7 @@ class Counts:
             self.num_open += not outcome.is_final
         elif isinstance(outcome, Dropped):
             self.dropped[_known(f"{outcome.filter}: {outcome.reason}", self.dropped)] += 1
+            self.num_open += not outcome.is_final
         else:
             self.kept += 1
 

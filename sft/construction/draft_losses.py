@@ -10,11 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sft.config import SourceConfig
+from sft.atomic_files import fingerprint
+from sft.config import DataConfig, ModelConfig, SourceConfig, TaskColumn
+from sft.config_effects import inputs_of, store_inputs
 from sft.construction.folder import written_to
 from sft.construction.offset_table import OffsetTable
 from sft.construction.script import Failed
 from sft.data.record_pipeline import RecordPipeline
+from sft.data.token_store import STORE_VERSION
 from sft.difficulty.loss_table import COLUMNS, QUOTIENTS, Floats
 from sft.draft import Draft
 from sft.errors import UserError
@@ -25,11 +28,26 @@ NOT_MEASURED = Failed("its loss is not measured yet", is_final=False)
 NOTHING_TO_MEASURE = Failed("training could not use it, so its loss is not known")
 _GROUP = 64
 _ID_DIGITS = 16
+_NAME_DIGITS = 12
 
 Groups = Iterable[tuple[list[tuple[str, int]], Sequence[Example]]]
 """Groups of examples, each with the ids of its drafts and how many of the examples are theirs, in order."""
 Measure = Callable[[Groups], Iterator[tuple[list[tuple[str, int]], Floats]]]
 """To each group the losses of its examples (see `sft.difficulty.example_losses`), as they come."""
+
+
+def losses_name(data: DataConfig, model: ModelConfig, rendering: str, weights: object) -> str:
+    """The name of the file of losses, by all that they depend on: what changes an example, or what is computed of it.
+
+    Args:
+        data: how examples are made; its sources do not matter, since drafts are a source of their own.
+        model: the model; what it names counts by its content.
+        rendering: the fingerprint of all that tokenizer and template do (`RecordPipeline.fingerprint`).
+        weights: tells the model from others.
+    """
+    of_data = {name: value for name, value in store_inputs(data).items() if name != "sources"}
+    of_model = {**store_inputs(model), **inputs_of(model, "numbers")}
+    return f"losses-{fingerprint([STORE_VERSION, of_data, of_model, rendering, weights])[:_NAME_DIGITS]}.jsonl"
 
 
 class DraftLosses:
@@ -39,7 +57,7 @@ class DraftLosses:
         """Read what is known.
 
         Args:
-            path: the file, whose name tells the model and everything else that losses depend on.
+            path: the file, see `losses_name`.
             pipeline: makes examples as training does.
             measure: loads the model when it is asked.
 
@@ -126,11 +144,10 @@ class DraftLosses:
 
     def _examples(self, drafts: Sequence[Draft]) -> list[Sequence[Example]]:
         """Those that training would make of each; none of what it would leave out."""
-        source = SourceConfig(name="constructed", path="constructed", format="messages")
-        records = [
-            Record(source.name, i, RecordLocation(source.path, i + 1), {"messages": [*d.messages], "tools": [*d.tools]})
-            for i, d in enumerate(drafts)
-        ]
+        task = TaskColumn(column="task")
+        source = SourceConfig(name="constructed", path="constructed", format="messages", task=task)
+        fields = ({"messages": [*d.messages], "tools": [*d.tools], task.column: d.task} for d in drafts)
+        records = [Record(source.name, i, RecordLocation(source.path, i + 1), of) for i, of in enumerate(fields)]
         kept, _ = self._pipeline.prepare(records, source, 0)
         of_index = {one.record_id: one.examples for one in kept}
         return [of_index.get(i, ()) for i in range(len(drafts))]

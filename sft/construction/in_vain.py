@@ -2,7 +2,7 @@
 
 A server that shuts down still answers what is under way. So a request has no answer for good once its teacher has
 answered one that was made after it had failed. Until then the log does not say so, and the next process asks again.
-An answer of no use whose tokens the server has counted is none of these: it was paid, and is in the log at once.
+An answer of no use is none of these: it may have to be paid, so it is in the log at once, and its teacher is there.
 """
 
 from typing import NamedTuple
@@ -28,6 +28,11 @@ class InVain:
         self._open: list[_One] = []
         self.num = 0
         """So many were in vain until now; a request that is made now is made after all these."""
+
+    @property
+    def num_open(self) -> int:
+        """So many are not in the log yet."""
+        return len(self._open)
 
     def add(self, logged: Logged, outcome: NoReply) -> None:
         """One more."""

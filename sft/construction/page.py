@@ -102,7 +102,8 @@ def render_page(name: str, summary: Summary, seeds: Sequence[ShownDraft]) -> str
 def _status(manifest: Mapping[str, Any]) -> str:
     if not manifest["num_open"]:
         return "constructed data"
-    return f"constructed data, not finished: {counted(manifest['num_open'], 'record')} not asked yet"
+    num = counted(manifest["num_open"], "record")
+    return f"constructed data, not finished: {num} not asked for, graded or measured yet"
 
 
 def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:

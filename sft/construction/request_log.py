@@ -4,7 +4,7 @@
 
 A request is named by its content, by who is asked, and by its place in its script, which tells equal requests apart.
 Only names and places are in memory. A line with `failed` is a request that has no answer, and gets none. With `billed`
-it had one of no use.
+it had one of no use. Each line counts as spent, whoever writes or reads it.
 """
 
 import json
@@ -68,7 +68,7 @@ class RequestLog:
         """See `open_log`."""
         self._path, self._file = path, file
         self.spending = spending
-        """What the requests of the log have taken, and those of this process that are in vain."""
+        """What the requests of the log have taken."""
         self.num_probes = 0
         """Requests that belong to no recipe, see `PROBES`."""
         self.models: dict[str, str] = {}
@@ -115,7 +115,7 @@ class RequestLog:
                 raise self._broken
             self._write(data)
         self._table.add(_hash(name), self._end)
-        self.num_probes += _is_probe(logged.script)
+        self._count(logged.script, logged.asked, outcome)
         self._end, self._unsynced = self._end + len(data), True
         return Kept(name, outcome, date)
 
@@ -142,14 +142,17 @@ class RequestLog:
                 content = json.loads(line)
                 self._table.add(_hash(content["request"]), self._end)
                 self.models[content["url"]] = content["model"]
-                self.num_probes += _is_probe(content["for"])
-                self.spending.count(taken_tokens(content["asked"], _kept(content).outcome))
+                self._count(content["for"], content["asked"], _kept(content).outcome)
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
                     f"{self._path}:{number} is damaged ({error!r}). Remove this line: its request is then paid again."
                 ) from None
             self._end += len(line)
         self._file.truncate(self._end)
+
+    def _count(self, script: str, asked: Mapping[str, Any], outcome: ChatReply | NoReply) -> None:
+        self.num_probes += script.startswith(f"{PROBES}//")  # a task has a name, so no script of a recipe begins so
+        self.spending.count(taken_tokens(asked, outcome))
 
     def sync(self) -> None:
         """Bring what was added to the disk."""
@@ -174,6 +177,8 @@ class RequestLog:
         """
         try:
             with written_to(self._path):
+                if self._broken is not None:  # the disk may say it only once
+                    raise self._broken
                 self.sync()
         finally:
             self._file.close()
@@ -225,10 +230,6 @@ def _kept(line: Mapping[str, Any]) -> Kept:
     billed = line.get(_BILLED)
     outcome = NoReply(reason) if billed is None else NoReply(reason, True, *(billed[name] for name in _COUNTS))
     return Kept(line["request"], outcome, line["date"])
-
-
-def _is_probe(script: str) -> bool:
-    return script.startswith(f"{PROBES}//")  # a task has a name, so no script of a recipe begins so
 
 
 def _hash(name: str) -> int:

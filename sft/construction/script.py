@@ -34,6 +34,8 @@ class Dropped:
     draft: Draft
     filter: str
     reason: str
+    is_final: bool = True
+    """As in `Failed`; False: what the filter judges by, such as a grade, is not there yet."""
 
 
 @dataclass(frozen=True, slots=True)

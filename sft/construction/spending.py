@@ -1,8 +1,9 @@
 """What was spent on a teacher, and whether the next request still fits the budget.
 
-A request is reserved with the most that it can take, and counted with what it took. So no limit is passed, whatever is
-under way, as long as a token has two bytes on average (English text has more than four). And a limit is reached only
-where the next request would pass it with nothing under way: how many are asked at once decides nothing.
+A request is reserved with the most that it can take until it has an outcome, and counted with what it took once the log
+has it: so all processes count the same. No limit is passed, whatever is under way, as long as a token has two bytes on
+average (English text has more than four). And a limit is reached only where the next request would pass it with nothing
+under way: how many are asked at once decides nothing.
 """
 
 import json
@@ -44,7 +45,7 @@ class Spending:
         """Nothing is spent yet."""
         self._budget = budget
         self.num_requests = 0
-        """Answered or in vain; without those under way."""
+        """In the log."""
         self.tokens = Tokens()
         self.reached = ""
         """The limit that a request would have passed; no other is made after it."""
@@ -60,17 +61,18 @@ class Spending:
         prices = self._budget.price_per_million_tokens
         return None if prices is None else (tokens.prompt * prices[0] + tokens.reply * prices[1]) / _MILLION
 
-    def reserve(self, most: Tokens) -> bool:
-        """Whether a request that takes at most this may be made now; it is then under way until `settle`.
+    def reserve(self, most: Tokens, num_in_vain: int = 0) -> bool:
+        """Whether a request that takes at most this may be made now; it is then under way until `release`.
 
         If not, either a limit is `reached`, or those that are under way may take all that is left: it may be made when
-        they have taken less.
+        they have taken less. `num_in_vain`: so many were made, and are in the log once it is known that they get no
+        answer.
         """
         if self.reached:
             return False
-        self.reached = self._passed(self.num_requests + 1, self.tokens + most)
-        num_requests, tokens = self.num_requests + self._num_reserved + 1, self.tokens + self._reserved + most
-        if self.reached or self._passed(num_requests, tokens):
+        num_requests = self.num_requests + num_in_vain + 1
+        self.reached = self._passed(num_requests, self.tokens + most)
+        if self.reached or self._passed(num_requests + self._num_reserved, self.tokens + self._reserved + most):
             return False
         self._num_reserved, self._reserved = self._num_reserved + 1, self._reserved + most
         return True
@@ -86,14 +88,12 @@ class Spending:
             return f"budget.cost={limits.cost:g}"
         return ""
 
-    def settle(self, most: Tokens, taken: Tokens | None) -> None:
-        """Count a request that was reserved with `most`; None: it has ended without being counted."""
+    def release(self, most: Tokens) -> None:
+        """A request that was reserved with `most` is not under way any more."""
         self._num_reserved, self._reserved = self._num_reserved - 1, self._reserved - most
-        if taken is not None:
-            self.count(taken)
 
     def count(self, taken: Tokens) -> None:
-        """Count a request."""
+        """Count a request of the log."""
         self.num_requests += 1
         self.tokens += taken
 

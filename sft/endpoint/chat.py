@@ -16,6 +16,8 @@ _MOST_STOPS = 4
 _MOST_TOKENS = 1 << 40
 """What a server counts beyond that is no count."""
 _SHOWN_CHARS = 200
+_MOST_TOKENS = 1 << 40
+"""A larger number counts nothing."""
 _HALVES = re.compile(r"[\ud800-\udfff]")
 
 

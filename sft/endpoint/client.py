@@ -75,6 +75,7 @@ class EndpointClient:
         self._refused = set[str]()
         """Schemas that the server cannot hold an answer to; they are asked for in words alone."""
         self._num_in_vain = 0
+        self._ended: EndpointError | None = None
 
     @property
     def at_once(self) -> int:
@@ -114,14 +115,16 @@ class EndpointClient:
     async def asked(self) -> AsyncIterator[Callable[[ChatRequest], Awaitable[ChatReply | NoReply]]]:
         """What asks one request of many, for as long as the context is open; whoever calls it bounds their number.
 
-        It raises an `EndpointError` where no more can be asked.
+        It raises an `EndpointError` where no more can be asked; what was asked before has its outcome even so.
         """
-        self._num_in_vain = 0
+        self._num_in_vain, self._ended = 0, None
         async with self._opened() as client:
 
             async def ask(request: ChatRequest) -> ChatReply | NoReply:
+                if self._ended is not None:
+                    raise self._ended
                 outcome = await self._outcome(client, request)
-                self._count(outcome)
+                self._ended = self._count(outcome)
                 assert not isinstance(outcome, Completion)
                 return outcome
 
@@ -141,7 +144,8 @@ class EndpointClient:
             for request in waiting:  # the others draw from it, too
                 outcome = await self._outcome(client, request)
                 done(request, outcome)
-                self._count(outcome)
+                if ended := self._count(outcome):
+                    raise ended
 
         ends = None if max_seconds is None else time.monotonic() + max_seconds
         try:
@@ -154,14 +158,22 @@ class EndpointClient:
             if ends is None or time.monotonic() < ends:
                 raise
 
-    def _count(self, outcome: _Outcome) -> None:
-        self._num_in_vain = self._num_in_vain + 1 if isinstance(outcome, NoReply) else 0
-        if isinstance(outcome, NoReply) and self._num_in_vain >= self._patience.most_in_vain:
-            raise EndpointError(
-                f"endpoint: {self.endpoint.url}: {self._num_in_vain} requests in a row got no answer; the last one: "
-                f"{outcome.reason}. See what the server's log says, and give the same command again: what was "
-                f"answered is kept."
-            )
+    def _count(self, outcome: _Outcome) -> EndpointError | None:
+        """Count what is in vain in a row; why no more is asked, if that is too much.
+
+        A server that counts the tokens of an answer of no use is there: it has answered this one request so.
+        """
+        if not isinstance(outcome, NoReply) or outcome.is_counted:
+            self._num_in_vain = 0
+            return None
+        self._num_in_vain += 1
+        if self._num_in_vain < self._patience.most_in_vain:
+            return None
+        return EndpointError(
+            f"endpoint: {self.endpoint.url}: {self._num_in_vain} requests in a row got no answer; the last one: "
+            f"{outcome.reason}. See what the server's log says, and give the same command again: what was "
+            f"answered is kept."
+        )
 
     async def _outcome(self, client: Any, request: _Request) -> _Outcome:
         openai, patience, coming = _openai(), self._patience, _Coming()

@@ -5,13 +5,16 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args, get_origin
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 from launcher.cli import main
-from sft.construction.draft_losses import DraftLosses, Groups
+from sft.config import DataConfig, ModelConfig, TaskTagConfig
+from sft.config_effects import affects
+from sft.construction.draft_losses import DraftLosses, Groups, losses_name
 from sft.construction.filters.chain import filtering
 from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.registry import read_filters
@@ -21,7 +24,7 @@ from sft.data.record_pipeline import RecordPipeline
 from sft.difficulty.loss_table import COLUMNS, Floats
 from sft.draft import Draft
 from sft.errors import UserError
-from tests.conftest import SmallRecords
+from tests.conftest import SmallRecords, write_tokenizer
 from tests.construction.drafts import draft
 from tests.construction.talking import job_of, make_talking_model
 from tests.construction.teaching import lines_of
@@ -32,6 +35,7 @@ def content(small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("difficulty")
     made = job_of(make_talking_model(folder / "model"), small_records, folder)
     made["construct"]["filters"] = {"form": False, "copies": False, "difficulty": {"max_ifd": 1000}}
+    made["data"]["task_tag"] = {"dropout": 0.0}
     return made
 
 
@@ -54,7 +58,12 @@ def test_each_draft_is_measured_once_and_other_bounds_measure_nothing(
     before = file.read_bytes()
     assert len({line["id"] for line in lines_of(file)}) == len({line["id"] for line in records})
     # As `sft score` measures them where they are trained.
-    source = {"name": "made", "path": content["construct"]["out"] + "/records.jsonl", "format": "messages"}
+    source: dict[str, Any] = {
+        "name": "made",
+        "path": content["construct"]["out"] + "/records.jsonl",
+        "format": "messages",
+    }
+    source["task"] = {"column": "task"}
     data = {**content["data"], "sources": [source], "unreviewed": True}
     plain = {**{k: v for k, v in content.items() if k != "construct"}, "data": data}
     plain["run"] = {**content["run"], "dir": str(tmp_path / "run")}
@@ -83,7 +92,7 @@ def test_what_was_not_measured_is_not_kept_and_no_error(tmp_path: Path) -> None:
     given = read_filters({"form": False, "copies": False, "difficulty": True})
     with filtering(given, Surroundings(tmp_path, losses=losses.scores)) as passing:
         (ended,) = passing.outcomes([Ended(ScriptName("few_shot", one.task, 0), one)])
-    assert ended.outcome == Dropped(one, "difficulty", "its loss is not measured yet")
+    assert ended.outcome == Dropped(one, "difficulty", "its loss is not measured yet", is_final=False)
 
 
 class _Pipeline:
@@ -144,3 +153,105 @@ def test_a_damaged_line_of_losses_is_named(tmp_path: Path) -> None:
     (tmp_path / "losses.jsonl").write_text('{"id": "00000000000000000000aaaa", "losses": []}\n{"losses": []}\n')
     with pytest.raises(UserError, match=r"losses.jsonl:2 is damaged .* Remove this line"):
         _measured(tmp_path, [], 1.0, [])
+
+
+# ---------------------------------------------------------------- what losses depend on
+
+READ: dict[type[BaseModel], set[str]] = {}
+"""Section → its fields that were read."""
+
+
+class _Noted(BaseModel):
+    """Notes which fields are read."""
+
+    def __getattribute__(self, name: str) -> Any:
+        kind = type(self).__mro__[2]
+        if name in object.__getattribute__(self, "__class__").__pydantic_fields__:
+            READ.setdefault(kind, set()).add(name)
+        return super().__getattribute__(name)
+
+
+class _Data(_Noted, DataConfig):
+    pass
+
+
+class _Model(_Noted, ModelConfig):
+    pass
+
+
+class _Tag(_Noted, TaskTagConfig):
+    pass
+
+
+def _another(section: BaseModel, name: str) -> BaseModel:
+    """The section with another value of this field."""
+    value, field = getattr(section, name), type(section).model_fields[name]
+    if get_origin(field.annotation) is Literal:
+        value = next(option for option in get_args(field.annotation) if option != value)
+    elif isinstance(value, bool):
+        value = not value
+    elif isinstance(value, int | float):
+        value = value + 1 if value >= 1 else value / 2 + 0.1
+    elif isinstance(value, BaseModel):
+        value = None
+    elif isinstance(value, dict):
+        value = {**value, "sorting": "to sort"}
+    else:
+        value = f"{value} other"
+    return section.model_copy(update={name: value})
+
+
+def _tagged(path: Path, **about: Any) -> tuple[DataConfig, ModelConfig]:
+    tag, source = _Tag(dropout=0.0), {"name": "s", "path": str(path / "s.jsonl"), "format": "messages"}
+    data = _Data.model_validate({"sources": [source], "max_len_tokens": 200, "overlong": "truncate", **about})
+    return data.model_copy(update={"task_tag": tag}), _Model(path=str(path))
+
+
+def _seen(folder: Path, data: DataConfig, model: ModelConfig, drafts: list[Draft]) -> list[str]:
+    """The examples that are measured, as texts."""
+    pipeline, texts = RecordPipeline(data, model), list[str]()
+
+    def measure(groups: Groups) -> Iterator[tuple[list[tuple[str, int]], Floats]]:
+        for of, examples in groups:
+            texts.extend(pipeline.tokenizer.text_of(one.input_ids.tolist()) for one in examples)
+            yield of, np.ones((len(examples), len(COLUMNS)))
+
+    DraftLosses(folder / "losses.jsonl", pipeline, measure).measure(drafts)
+    return texts
+
+
+def test_a_draft_is_measured_under_its_own_task(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "chatml")
+    drafts = [draft("Sort: b a", "a b", task=task) for task in ("sorting", "other_task")]
+    texts = _seen(tmp_path, *_tagged(tmp_path), drafts)
+    assert ["Task type: sorting" in text for text in texts] == [True, False]
+    assert ["Task type: other task" in text for text in texts] == [False, True]
+
+
+def test_losses_are_found_again_only_where_nothing_that_reaches_an_example_is_otherwise(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, "chatml")
+    READ.clear()
+    data, model = _tagged(tmp_path)
+    assert len(_seen(tmp_path, data, model, [draft("Sort: " + "b a " * num, "a b") for num in (1, 300)])) == 2
+    read = {kind: {*names} for kind, names in READ.items()}
+    assert {"max_len_tokens", "overlong", "turns", "train_on", "train_on_thoughts", "task_tag"} <= read[DataConfig]
+    assert {"text", "texts", "dropout"} <= read[TaskTagConfig]
+    names = [losses_name(data, model, "template", "weights")]
+    tag = data.task_tag
+    assert tag is not None
+    for kind, section in ((DataConfig, data), (ModelConfig, model), (TaskTagConfig, tag)):
+        for name in sorted(read[kind] - {"sources"}):
+            mark = affects(kind.model_fields[name])
+            assert mark is not None
+            # What is named counts by its content, which tokenizer, template and weights are.
+            if mark.first == "nothing" or mark.by_content:
+                continue
+            changed = _another(section, name)
+            of_data = data.model_copy(update={"task_tag": changed}) if kind is TaskTagConfig else data
+            given = (changed if kind is DataConfig else of_data), (changed if kind is ModelConfig else model)
+            names.append(losses_name(*cast(Any, given), "template", "weights"))
+    names += [losses_name(data, model, *what) for what in (("other", "weights"), ("template", "others"))]
+    names.append(losses_name(data, cast(ModelConfig, _another(model, "dtype")), "template", "weights"))
+    assert len(set(names)) == len(names) > 12
+    elsewhere = data.model_copy(update={"cache_dir": tmp_path, "sources": (), "max_bad_share": 0.5})
+    assert losses_name(elsewhere, model, "template", "weights") == names[0]

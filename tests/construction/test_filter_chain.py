@@ -84,7 +84,7 @@ def test_what_is_no_draft_goes_through_and_what_a_killed_one_left_goes(scratch: 
     left.mkdir()
     (left / "signatures").write_bytes(b"x")
     name, one = ScriptName("few_shot", "a/b ü", 3), draft("a b c", "\u2028\r\n\x85x")
-    ended = [Ended(name, Failed("x", False)), Ended(name, Dropped(one, "novelty", "y")), Ended(name, one)]
+    ended = [Ended(name, Failed("x", False)), Ended(name, Dropped(one, "novelty", "y", False)), Ended(name, one)]
     with filtering(read_filters({}), Surroundings(scratch)) as found:
         assert [*found.outcomes(ended)] == ended
     assert (found.num_made, found.num_kept) == (1, 1)

@@ -96,13 +96,17 @@ def test_what_the_budget_leaves_ungraded_is_not_kept_and_is_graded_later(tmp_pat
         budget = {"requests": NUM_ASKED + 3}
         run(section(server.url, tmp_path / "out", FEW_SHOT, filters=filters, budget=budget))
         reasons = [line["dropped"]["reason"] for line in lines_of(tmp_path / "out/dropped.jsonl")]
+        manifest = output_of(tmp_path / "out")["manifest"]
+        assert not manifest["is_complete"]
         assert (
-            reasons.count("it is not graded yet")
+            manifest["num_open"]
+            == reasons.count("it is not graded yet")
             == len(lines_of(tmp_path / "whole/records.jsonl"))
             + sum(line["dropped"]["filter"] == "judge" for line in lines_of(tmp_path / "whole/dropped.jsonl"))
             - 3
         )
         run(section(server.url, tmp_path / "out", FEW_SHOT, filters=filters))
+    assert output_of(tmp_path / "out")["manifest"]["is_complete"]
     names = ("records.jsonl", "dropped.jsonl")
     assert [(tmp_path / "out" / name).read_text() for name in names] == [
         (tmp_path / "whole" / name).read_text() for name in names

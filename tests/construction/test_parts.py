@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,27 @@ def test_a_log_that_is_not_on_the_disk_in_the_end_is_a_message(tmp_path: Path, m
         with open_log(tmp_path / "replies.jsonl", Spending(ConstructionBudget())) as log:
             log.add(logged(0), ChatReply("x"))
             monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(UserError, match="replies.jsonl cannot be written: No space left on device. Make room"):
+        written()
+
+
+def test_a_log_that_the_disk_has_not_taken_meanwhile_is_a_message_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_told, fsync = threading.Event(), os.fsync
+
+    def full_once(file: int) -> None:
+        if is_told.is_set():
+            return fsync(file)
+        is_told.set()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def written() -> None:
+        with open_log(tmp_path / "replies.jsonl", Spending(ConstructionBudget())) as log:
+            monkeypatch.setattr(os, "fsync", full_once)
+            log.add(logged(0), ChatReply("x"))
+            assert is_told.wait(20)
 
     with pytest.raises(UserError, match="replies.jsonl cannot be written: No space left on device. Make room"):
         written()

@@ -1,5 +1,6 @@
 """The client of served models, against a real server on loopback that does what servers do wrong."""
 
+import asyncio
 import json
 import socket
 import time
@@ -284,3 +285,29 @@ def test_what_an_answer_of_no_use_has_taken_is_told(server: ChatServer) -> None:
 def test_half_of_a_character_is_replaced() -> None:
     body = b'{"choices": [{"message": {"content": "x \\ud83d"}, "finish_reason": "length"}]}'
     assert read_reply(body, 8) == ChatReply("x \N{REPLACEMENT CHARACTER}", stopped=False)
+
+
+def test_answers_of_no_use_that_are_counted_end_nothing_however_many_come_in_a_row(server: ChatServer) -> None:
+    found: list[ChatReply | NoReply] = []
+    client = EndpointClient(Endpoint(server.url, "tiny"), Patience(at_once=4, retries=0))
+    requests = (request_of("filtered", seed=number) for number in range(40))
+    client.chat_all(requests, lambda _, outcome: found.append(outcome))
+    assert [isinstance(outcome, NoReply) and outcome.is_counted for outcome in found] == [True] * 40
+
+
+@pytest.mark.parametrize(("prompt", "is_billed"), [("garbage", True), ("refused", False)])
+def test_when_too_much_is_in_vain_what_was_asked_before_has_its_outcome(
+    server: ChatServer, prompt: str, is_billed: bool
+) -> None:
+    async def asked() -> tuple[list[ChatReply | NoReply | BaseException], list[ChatReply | NoReply | BaseException]]:
+        async with client.asked() as ask:
+            first = [ask(request_of(prompt, seed=number)) for number in range(20)]
+            return (
+                await asyncio.gather(*first, return_exceptions=True),
+                await asyncio.gather(ask(request_of("hello")), return_exceptions=True),
+            )
+
+    client = EndpointClient(Endpoint(server.url, "tiny"), PATIENCE)
+    first, after = asyncio.run(asked())
+    assert [isinstance(outcome, NoReply) and outcome.is_billed for outcome in first] == [is_billed] * 20
+    assert "20 requests in a row got no answer" in str(after[0])

@@ -23,7 +23,7 @@ from sft.construction.filters.filter import Filter, Surroundings
 from sft.construction.filters.looking import Looking, Seen, looked_at
 from sft.construction.filters.packed import packed, read_packed
 from sft.construction.folder import written_to
-from sft.construction.script import Dropped
+from sft.construction.script import Dropped, Failed
 from sft.construction.work import Ended
 from sft.draft import Draft
 from sft.schema import BoolArray
@@ -88,8 +88,8 @@ class _Pass:
         self._around = around
         self._file = opened.enter_context(_scratch_file(around.scratch))
         """What came in, but with scores."""
-        self._whys: dict[Why, int] = {}
-        """Each with a number, from 1."""
+        self._whys: dict[tuple[str, str, bool], int] = {}
+        """Each with whether it is final (see `Dropped`), and a number, from 1."""
         self._verdicts = array("I")
         """Of each line the number of its `Why`; 0: it is not dropped here."""
         self._told = array("H")
@@ -112,7 +112,10 @@ class _Pass:
     def dropped(self) -> Counter[Why]:
         """By filter and reason."""
         counts = np.bincount(np.frombuffer(self._verdicts, np.uint32), minlength=len(self._whys) + 1)
-        return Counter({why: int(counts[number]) for why, number in self._whys.items()})
+        dropped = Counter[Why]()
+        for (given, reason, _), number in self._whys.items():
+            dropped[given, reason] += int(counts[number])
+        return dropped
 
     @property
     def num_kept(self) -> int:
@@ -138,7 +141,7 @@ class _Pass:
 
     def __iter__(self) -> Iterator[Ended]:
         self._file.seek(0)
-        whys = [("", ""), *self._whys]
+        whys = [("", "", True), *self._whys]
         for one, verdict in zip(read_packed(self._file, len(self._verdicts)), self._verdicts, strict=True):
             if verdict:
                 assert isinstance(one.outcome, Draft)
@@ -159,7 +162,7 @@ class _Pass:
                     provenance = replace(draft.provenance, scores={**draft.provenance.scores, **scores})
                     draft = replace(draft, provenance=provenance)
             if reason:
-                self._verdicts[-1] = self._number_of((given.name, reason))
+                self._verdicts[-1] = self._number_of(given.name, reason)
                 return draft
         for number, judge in told:
             if what := judge.note(seen[number]):
@@ -176,10 +179,11 @@ class _Pass:
             if judge is not None and (late := judge.finish()) is not None:
                 # The judge was told of these lines, in this order.
                 lines = np.flatnonzero(told & (1 << number))[late.dropped]
-                verdicts[lines[verdicts[lines] == 0]] = self._number_of((given.name, late.reason))
+                verdicts[lines[verdicts[lines] == 0]] = self._number_of(given.name, late.reason)
 
-    def _number_of(self, why: Why) -> int:
-        return self._whys.setdefault(why, len(self._whys) + 1)
+    def _number_of(self, name: str, why: str | Failed) -> int:
+        reason, is_final = (why.reason, why.is_final) if isinstance(why, Failed) else (why, True)
+        return self._whys.setdefault((name, reason, is_final), len(self._whys) + 1)
 
 
 @contextmanager

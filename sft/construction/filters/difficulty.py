@@ -57,13 +57,13 @@ class _DifficultyJudge(Judge):
         self._given, self._losses = given, around.losses
         self._scores: dict[str, float] = {}
 
-    def judge(self, draft: Draft, seen: object) -> str | None:
+    def judge(self, draft: Draft, seen: object) -> str | Failed | None:
         """By what was measured; what cannot be compared is kept."""
         del seen
         given, measured = self._given, self._losses(draft)
         self._scores = {}
         if isinstance(measured, Failed):
-            return measured.reason
+            return measured
         self._scores = {name: value for name, value in measured.items() if math.isfinite(value)}
         for name, title, low, high in (
             ("loss", "loss", given.min_loss, given.max_loss),

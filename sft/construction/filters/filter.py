@@ -72,8 +72,11 @@ class Judge(ABC):
     """Judges drafts in the order of their scripts. `seen` is what the filter's look saw, None if it has none."""
 
     @abstractmethod
-    def judge(self, draft: Draft, seen: Any) -> str | None:
-        """Why it is dropped, in words that many drafts may share: they are counted by it. None keeps it."""
+    def judge(self, draft: Draft, seen: Any) -> str | Failed | None:
+        """Why it is dropped, in words that many drafts may share: they are counted by it. None keeps it.
+
+        `Failed`: what it is judged by is not there. Where that is not final, the same command goes on with it.
+        """
 
     def scores(self, draft: Draft) -> Mapping[str, float]:
         """What it has measured of the draft that it judged last, for the draft's provenance."""

@@ -70,13 +70,13 @@ class _GradeJudge(Judge):
         self._given, self._grade = given, around.grade
         self._scores: dict[str, float] = {}
 
-    def judge(self, draft: Draft, seen: object) -> str | None:
+    def judge(self, draft: Draft, seen: object) -> str | Failed | None:
         """By the grade in the log."""
         del seen
         graded = self._grade(draft)
         if isinstance(graded, Failed):
             self._scores = {}
-            return graded.reason
+            return graded
         low, high = self._given.scale
         self._scores = {SCORE: (graded - low) / (high - low)}
         return None if graded >= self._given.at_least else f"its grade is below {self._given.at_least:g}"

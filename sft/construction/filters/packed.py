@@ -20,7 +20,7 @@ def packed(ended: Ended) -> bytes:
     if isinstance(outcome, Failed):
         return pickle.dumps((name, (outcome.reason, outcome.is_final)), pickle.HIGHEST_PROTOCOL)
     draft = outcome.draft if isinstance(outcome, Dropped) else outcome
-    why = (outcome.filter, outcome.reason) if isinstance(outcome, Dropped) else ()
+    why = (outcome.filter, outcome.reason, outcome.is_final) if isinstance(outcome, Dropped) else ()
     of = [getattr(draft.provenance, field) for field in _PROVENANCE]
     given = (draft.messages, draft.task, draft.tools, draft.evidence)
     return pickle.dumps((name, (), of, given, why), pickle.HIGHEST_PROTOCOL)
