@@ -49,14 +49,17 @@ def run(options: argparse.Namespace) -> int:
     import getpass
     import sys
 
-    from launcher.console import build_console
-    from launcher.exit_codes import DONE
-    from launcher.review_status import show_status
-    from sft.approval.record_set import find_place
-    from sft.errors import UserError
-    from sft.printable import fit_to_print
-    from sft.review.server import serve
-    from sft.review.session import ReviewSession, Setting
+    from sft.paused_collector import paused_collector
+
+    with paused_collector():
+        from launcher.console import build_console
+        from launcher.exit_codes import DONE
+        from launcher.review_status import show_status
+        from sft.approval.record_set import find_place
+        from sft.errors import UserError
+        from sft.printable import fit_to_print
+        from sft.review.server import serve
+        from sft.review.session import ReviewSession, Setting
 
     place = find_place(options.data)
     setting = Setting(options.seed, options.sample, options.agreement_share)
