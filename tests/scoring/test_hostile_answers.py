@@ -72,11 +72,13 @@ def test_calls_that_are_read_can_be_written_as_json(text: str) -> None:
 @settings(max_examples=60, deadline=None)
 def test_a_reply_is_read_or_has_a_reason(value: str) -> None:
     chosen = '{"message": {"content": %s, "tool_calls": [{"function": {"name": "f", "arguments": %s}}]}, '
+    counts = '{"prompt_tokens": %s, "completion_tokens": %s}'
+    written = '{"choices": [{"finish_reason": "length", '
     for form in (
         "%s",
-        f'{{"choices": [{chosen}"finish_reason": "stop"}}], "usage": {{"prompt_tokens": %s, "completion_tokens": %s}}}}',
-        '{"choices": [{"token_ids": [%s], "finish_reason": "length", "prompt_logprobs": [null, {"2": %s}]}]}',
-        '{"choices": [{"token_ids": [5], "finish_reason": "length", "prompt_logprobs": [null, {"2": {"logprob": %s}}]}]}',
+        f'{{"choices": [{chosen}"finish_reason": "stop"}}], "usage": {counts}}}',
+        written + '"token_ids": [%s], "prompt_logprobs": [null, {"2": %s}]}]}',
+        written + '"token_ids": [5], "prompt_logprobs": [null, {"2": {"logprob": %s}}]}]}',
     ):
         body = form.replace("%s", value).encode(errors="replace")
         for read in (lambda b: read_reply(b, 10), CompletionRequest("", (1, 2), 1, with_prompt=True).read):
