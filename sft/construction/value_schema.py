@@ -41,7 +41,7 @@ def fits(value: Any, schema: Any) -> bool:
     """
     validator = schema_validator(schema)
     try:
-        return validator.is_valid(value)
+        return bool(validator.is_valid(value))
     except OverflowError:
         return False
     except (Unresolvable, RecursionError, re.error) as error:

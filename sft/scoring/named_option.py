@@ -48,11 +48,13 @@ _HEADING = re.compile(
 )
 _FINAL = re.compile(rf"\\(?:boxed|fbox)\s?\{{|<answer>|\bfinal answer(?:{_IS}|(?=\s\())", re.IGNORECASE)
 _ANSWER = re.compile(
-    rf"\b(?:answer(?: to (?:the|this|your) question)?|(?:correct|right|best) (?:option|choice|one|letter|fit|match)){_IS}"
+    rf"\b(?:answer(?: to (?:the|this|your) question)?){_IS}"
+    rf"|\b(?:correct|right|best) (?:option|choice|one|letter|fit|match){_IS}"
     r"|\b(?:option|choice|solution|conclusion|response|pick|guess|correct)(?=\s*:)|\bmy (?:choice|pick|guess) is\b"
     r"|\b(?:that|this|which) (?:only )?leaves(?: only| us with)?\b"
     r"|答案(?:应该)?[是为]?"
-    r"|\b(?:I|I would|I['\u2019]d|I will|I['\u2019]ll) (?:choose|pick|select|say|guess|go with)\b|\bI(?: a|['\u2019])m going with\b"
+    r"|\b(?:I|I would|I['\u2019]d|I will|I['\u2019]ll) (?:choose|pick|select|say|guess|go with)\b"
+    r"|\bI(?: a|['\u2019])m going with\b"
     r"|\b(?:so|therefore|thus|hence),? it(?: is|['\u2019]s| must be)\b",
     re.IGNORECASE,
 )
@@ -225,7 +227,7 @@ class _Options:
         yield from self._behind(_CALLED, text)
         told: list[str] = []
         clauses: list[tuple[int, int]] = []
-        for clause in _CLAUSE.split(text):
+        for clause in filter(str.strip, _CLAUSE.split(text)):
             terms = self._terms(clause)
             clauses += [(len(told), len(told) + len(terms))] * len(terms)
             told += terms
