@@ -65,7 +65,7 @@ bench: install $(TRL)/.1.16.0 ## measure on this machine, beside TRL and the goa
 learning: install ## train 99 small models to see what is learned, into docs/LEARNING.md: up to an hour a call; ARGS=clusters
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning --minutes 60 $(ARGS)
 
-construct-demo: install ## construct records of rare tasks, review them in Chromium, train with and without: into docs/CONSTRUCTION.md
+construct-demo: install ## construct records of rare tasks, review samples in Chromium, train with and without: into docs/CONSTRUCTION.md
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.construction_demo $(ARGS)
 
 docs: install ## write docs/CONFIG.md, docs/MAP.md and configs/schema.json from the code

@@ -24,7 +24,7 @@ from sft.difficulty.summary import Difficulty, difficulty_of, write_difficulty
 from sft.errors import TrainingError, UserError
 from sft.job_config import JobConfig
 from sft.printable import short_name
-from sft.run_claim import measuring_in, told_of_disk
+from sft.run_claim import measured_to, measuring_in
 from sft.run_folder import RunFolder
 from sft.schema import Example, IntArray
 from sft.training.whole_evaluation import BASE, WholeModelPath, models_of
@@ -57,7 +57,7 @@ def score(job: JobConfig, wanted: Sequence[str], num: int | None, out: Path | No
         connect = cache(lambda: opened.enter_context(workers_connected(job.cluster, console)))
         for model in models:
             table = LossTable(folder / f"{model.file_name}.npy", len(store), may_write=True)
-            with told_of_disk(folder):
+            with measured_to(folder):
                 write_json(table.about, {"title": model.title, "path": model.path})
             try:
                 _measure(job, model, store, table, num, connect, console)
@@ -66,7 +66,7 @@ def score(job: JobConfig, wanted: Sequence[str], num: int | None, out: Path | No
                 return FAILED
             measured.append(ModelLosses(model.title, table))
     difficulty = difficulty_of(store, measured)
-    with told_of_disk(folder):
+    with measured_to(folder):
         write_difficulty(difficulty, folder)
     _show(difficulty, console)
     console.print(f"losses of each example   {folder}", highlight=False, soft_wrap=True)

@@ -21,7 +21,7 @@ from sft.hub_answers import check_hub_answers
 from sft.job_config import JobConfig
 from sft.model.weight_values import check_values
 from sft.monitoring.alerts import Kind, alerts_posted
-from sft.quick_imports import quick_imports
+from sft.paused_collector import paused_collector
 from sft.run_folder import RunFolder
 from sft.sinks.table import check_sinks
 from sft.training.attempt_end import end_of_last_attempt
@@ -50,7 +50,7 @@ def train(job: JobConfig, console: Console, until: str | None = None) -> int:
     now, run = names[: names.index(until) + 1], RunFolder(job.sft.run.dir)
     with nullcontext() if run.has_finished(now) else closing(_start_early(job, run)) as early:
         with looking_for_layout(job.sft, is_whole=True) as layout:
-            with quick_imports():
+            with paused_collector():
                 import launcher.job_run  # noqa: F401, PLC0415  (seconds: the tokenizer's library imports torch)
             for note in layout()["notes"]:
                 console.print(note, highlight=False, markup=False)

@@ -7,12 +7,13 @@ may become a run's if it is empty, or if none of its files has a name that we wo
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from filelock import FileLock
 
 from sft.atomic_files import read_json
+from sft.disk_words import told_of_disk
 from sft.errors import UserError
 from sft.run_folder import RunFolder
 
@@ -53,21 +54,16 @@ def measuring_in(folder: Path) -> Iterator[None]:
     Raises:
         UserError: it cannot be written.
     """
-    with told_of_disk(folder):
+    with measured_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock").acquire()
     with lock:
         yield
 
 
-@contextmanager
-def told_of_disk(folder: Path) -> Iterator[None]:
-    """While open, what the disk refuses in a run's folder is said in words."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"run.dir: {folder} cannot be written: {reason}. Give run.dir a writable folder.") from error
+def measured_to(folder: Path) -> AbstractContextManager[None]:
+    """For a block that only writes to a folder of measurements; see `told_of_disk`."""
+    return told_of_disk(folder, "Give run.dir a writable folder.", "run.dir")
 
 
 def _refuse_foreign(run: RunFolder) -> None:

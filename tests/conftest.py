@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from sft.engine.lean_deepspeed import lean_deepspeed
-from sft.quick_imports import quick_imports
+from sft.paused_collector import paused_collector
 from tests.forked_ranks import begin_warm_process, warm_command
 from tests.scheduling import GroupScheduling, longest_first
 
@@ -106,7 +106,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Iterator[None]:
     """What modules make stays, so the collector of reference cycles looks at it neither meanwhile nor later."""
-    with quick_imports():
+    with paused_collector():
         if hasattr(session.config, "workerinput"):  # one of several processes, which collects all files
             with lean_deepspeed():
                 importlib.import_module("deepspeed.runtime.zero")

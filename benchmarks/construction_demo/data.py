@@ -32,7 +32,9 @@ class Amounts(NamedTuple):
     test: int = 40
     teacher: int = 400
     made: int = 1500
-    """Drafts, of all rare tasks together."""
+    """Drafts of a round, of all its tasks together."""
+    read: int = 300
+    """Records of a round's sample at most; fewer if it suffices before."""
     asked_rare: int = 24
     asked_frequent: int = 8
     asked_unseen: int = 20
@@ -42,7 +44,7 @@ class Amounts(NamedTuple):
 
 FULL = Amounts()
 SMALL = Amounts(
-    frequent=8, rare=3, test=4, teacher=6, made=20, asked_rare=2, asked_frequent=1, asked_unseen=2, seeds=(1,)
+    frequent=8, rare=3, test=4, teacher=6, made=20, read=3, asked_rare=2, asked_frequent=1, asked_unseen=2, seeds=(1,)
 )
 
 

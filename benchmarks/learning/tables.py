@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.learning.experiments import EXPERIMENTS, Group
 
 _NOTHING = "*Not measured yet.*"
-_PLACE = re.compile(r"<!-- table: ([\w-]+) -->\n(?:(.*?)\n)?<!-- end -->", re.DOTALL)
+_PLACE = re.compile(r"<!-- table: ([\w-]+) -->\n(?:(.*?)\n)??<!-- end -->", re.DOTALL)
 Finding = Mapping[str, Any]
 """A mean or a contrast, as `benchmarks.learning.findings` writes it."""
 

@@ -18,9 +18,9 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sft.quick_imports import quick_imports
+from sft.paused_collector import paused_collector
 
-with quick_imports():
+with paused_collector():
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
 

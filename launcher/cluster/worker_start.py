@@ -5,12 +5,12 @@ The training is imported there, not in the process that starts the workers: that
 
 from typing import Any
 
-from sft.quick_imports import quick_imports
+from sft.paused_collector import paused_collector
 
 
 def train_worker(settings: dict[str, Any]) -> None:
     """Train on this worker (see `launcher.cluster.worker`)."""
-    with quick_imports():
+    with paused_collector():
         from launcher.cluster.worker import train  # noqa: PLC0415  (see above)
 
     train(settings)

@@ -130,7 +130,7 @@ def _check_contents(paths: Mapping[str, str], facts: Mapping[str, NodeFacts]) ->
 
 def _check_nodes(facts: Mapping[str, NodeFacts], offered: Mapping[str, OfferedGpus]) -> list[Finding]:
     findings = compare.compare_environments({name: of_node.environment for name, of_node in facts.items()})
-    findings += compare.check_limits(facts)
+    findings += compare.check_limits(facts) + compare.check_processors(facts)
     return findings + compare_gpus({name: f.gpus for name, f in facts.items() if f.gpus is not None}, offered)
 
 
@@ -169,7 +169,8 @@ def _lost(probes: Probes, nodes: Mapping[str, Node], dead: set[str]) -> list[Fin
 def _request(job: JobConfig) -> Request:
     data = job.sft.data
     wants_gpus, stages_packs = job.cluster.gpus_per_worker > 0, data.staging == "node_local"
-    return Request(tuple(_read_paths(job.sft)), wants_gpus, stages_packs, data.staging_dir)
+    in_bfloat16 = not wants_gpus and job.sft.model.dtype == "bfloat16"
+    return Request(tuple(_read_paths(job.sft)), wants_gpus, stages_packs, data.staging_dir, in_bfloat16)
 
 
 def _read_paths(config: SftConfig) -> dict[str, str]:

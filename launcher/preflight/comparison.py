@@ -92,6 +92,12 @@ def check_limits(nodes: Mapping[str, NodeFacts]) -> list[Finding]:
     ]
 
 
+def check_processors(nodes: Mapping[str, NodeFacts]) -> list[Finding]:
+    """Nodes that compute what the job wants without instructions for it."""
+    told = {node: facts.slow_arithmetic for node, facts in nodes.items()}
+    return same_on_many(About.CPUS, told, is_error=False)
+
+
 def check_folder(folder: SharedFolder, problems: Mapping[str, str | None]) -> list[Finding]:
     """Whether the driver and all nodes see the same folder; `problems`: None for a node that does."""
     named = f"{folder.field} ({without_secrets(folder.location)})"

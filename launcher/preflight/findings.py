@@ -15,6 +15,7 @@ class About(StrEnum):
     VERSIONS = "versions"
     FILES = "files"
     DISK = "disk space"
+    CPUS = "CPUs"
     GPUS = "GPUs"
     NETWORK = "network"
     CLOCKS = "clocks"

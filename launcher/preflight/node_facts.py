@@ -37,6 +37,8 @@ class Request(NamedTuple):
     wants_gpus: bool = False
     stages_packs: bool = False
     staging_dir: str | None = None
+    computes_in_bfloat16: bool = False
+    """On CPUs."""
 
 
 class Contents(NamedTuple):
@@ -75,6 +77,8 @@ class NodeFacts(NamedTuple):
     """Why packs cannot be staged here, if the job wants that."""
     gpus: GpuFacts | None
     """None where the job asks for no GPUs."""
+    slow_arithmetic: str | None = None
+    """What this processor lacks of what a job on CPUs computes with, in words."""
 
 
 def look(request: Request) -> NodeFacts:
@@ -91,6 +95,7 @@ def look(request: Request) -> NodeFacts:
         host_address=_host_address(),
         staging_problem=_staging_problem(request.staging_dir) if request.stages_packs else None,
         gpus=_look_at_gpus() if request.wants_gpus else None,
+        slow_arithmetic=_slow_arithmetic() if request.computes_in_bfloat16 else None,
     )
 
 
@@ -203,3 +208,9 @@ def _look_at_gpus() -> GpuFacts:
     import torch  # noqa: PLC0415  (seconds, and it reads the variable)
 
     return GpuFacts(gpus, problem, torch.version.cuda, torch.cuda.is_available())
+
+
+def _slow_arithmetic() -> str | None:
+    from sft.model.cpu_arithmetic import SLOW, computes_bfloat16  # noqa: PLC0415  (torch: seconds, for few jobs)
+
+    return None if computes_bfloat16() else SLOW

@@ -43,11 +43,11 @@ def run(options: argparse.Namespace) -> int:
     from launcher.chat.target import open_target
     from launcher.console import build_console
     from launcher.exit_codes import INTERRUPTED
-    from sft.quick_imports import quick_imports
+    from sft.paused_collector import paused_collector
 
     target = open_target(options.target, [*options.overrides, *_settings(options)])
     endpoint = endpoint_of(options)
-    with quick_imports():
+    with paused_collector():
         from launcher.chat.opening import open_chat
         from launcher.chat.session import Session
         from sft.chat.prompts import Setting

@@ -155,9 +155,14 @@ def identity(fields: JsonObject) -> str:
     A source may name any column, for a text or for the task. So every field counts but those that stand beside: a
     written `id`, an `approval`, a `provenance`, and the `evidence` of a record that a teacher has made.
     """
-    beside = {"id", "approval", *(name for name in _beside_a_draft(fields) if isinstance(fields.get(name), Mapping))}
+    beside = beside_content(fields)
     trained = {name: value for name, value in fields.items() if name not in beside}
     return record_id(trained if isinstance(fields.get("messages"), list) else {"messages": trained})
+
+
+def beside_content(fields: JsonObject) -> set[str]:
+    """The names that are no part of what the id is made of."""
+    return {"id", "approval", *(name for name in _beside_a_draft(fields) if isinstance(fields.get(name), Mapping))}
 
 
 def _beside_a_draft(fields: JsonObject) -> tuple[str, ...]:

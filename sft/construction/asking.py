@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sft.construction.in_vain import InVain
-from sft.construction.request_log import Kept, Logged, RequestLog, request_name
+from sft.construction.request_log import PROBES, Kept, Logged, RequestLog, request_name
 from sft.construction.script import Elsewhere, Failed, Script, ScriptName
 from sft.construction.spending import Spending, Tokens, most_tokens, taken_tokens
 from sft.construction.teacher import Teacher
@@ -130,7 +130,7 @@ class Asking:
     def probe(self, number: int) -> Asked:
         """A request that this teacher can answer: if it does, what was in vain before has no answer."""
         # Each has a number that none before it has: so many are in the log.
-        name = ScriptName("probe", "", len(self._log))
+        name = ScriptName(PROBES, "", len(self._log))
         return self._asked(PROBE, self._logged(PROBE, name, number, 0))
 
     def _logged(self, request: ChatRequest, script: ScriptName, number: int, place: int) -> Logged:

@@ -23,7 +23,7 @@ from sft.construction.folder import ConstructionFolder
 from sft.construction.outcome_summary import RecipeFacts, Summary, is_constructed, read_summary
 from sft.construction.page_tables import part_rows
 from sft.construction.reviewed import read_reviewed
-from sft.errors import UserError
+from sft.disk_words import MAKE_ROOM, told_of_disk
 from sft.markdown import Markdown, code, fenced, markdown_environment
 from sft.printable import counted, fit_to_print, short_name
 
@@ -44,11 +44,8 @@ def write_card(folder: ConstructionFolder, summary: Summary | None = None) -> No
         UserError: the folder is damaged, or the card cannot be written.
     """
     card = render_card(folder, summary or read_summary(folder))
-    try:
+    with told_of_disk(folder.card, MAKE_ROOM):
         write_text(folder.card, card)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{folder.card} cannot be written: {reason}. Make room, and give the same command.") from error
 
 
 def update_card(path: Path, tell: Callable[[str], Any] = lambda name: None) -> None:

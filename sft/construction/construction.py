@@ -34,7 +34,7 @@ from sft.construction.recipes.recipe import Recipe, Seed
 from sft.construction.recipes.registry import read_recipes
 from sft.construction.replaying import MEASURING, Progress, Replaying
 from sft.construction.request_log import RequestLog, open_log
-from sft.construction.seeds import read_seeds, seeds_of
+from sft.construction.seeds import not_taken, read_seeds, seeds_of
 from sft.construction.spending import Spending
 from sft.construction.teacher import ServedTeacher, Teacher
 from sft.construction.teacher_choice import judge_of, teachers_of
@@ -116,6 +116,9 @@ def plan_work(config: SftConfig, construct: ConstructConfig, store: TokenStore, 
         for task, num in counts.items()
     ]
     no_seeds = sum((of_task.left_out for of_task in seeds.values()), Counter[str]())
+    for part in {(part.recipe.kind, part.task): part for part in parts}.values():
+        if part.task in seeds:
+            no_seeds += not_taken(part.recipe, seeds[part.task])
     return Work(parts, prompts, config.run.seed, num_hidden, no_seeds)
 
 
@@ -232,6 +235,7 @@ def _about(work: Work, construct: ConstructConfig, asking: Asking, log: RequestL
         "teachers": [teacher.title for teacher in asking.teachers],
         "seed": work.run_seed,
         "num_requests": len(log),
+        "num_probes": log.num_probes,
         "num_prompt_tokens": spending.tokens.prompt,
         "num_reply_tokens": spending.tokens.reply,
         "cost": spending.cost,

@@ -6,13 +6,14 @@ construct.html   what became of all, to look at           DATA_CARD.md        wh
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from sft.approval.own_files import KIND, MANIFEST, RECORDS
 from sft.atomic_files import write_json
+from sft.disk_words import MAKE_ROOM, told_of_disk
 from sft.errors import UserError
 
 _OURS = (RECORDS, "dropped.jsonl", MANIFEST, "log", "lock", "construct.html", "DATA_CARD.md")
@@ -96,17 +97,6 @@ class ConstructionFolder:
         return False
 
 
-@contextmanager
-def written_to(path: Path) -> Iterator[None]:
-    """For a block that only writes to `path`, which lies in the folder.
-
-    Raises:
-        UserError: the disk is full, or something else of the machine is in the way.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"construct.out: {path} cannot be written: {error.strerror or error}. Make room, and give the same command "
-            f"again: nothing that was paid is lost."
-        ) from error
+def written_to(path: Path) -> AbstractContextManager[None]:
+    """For a block that only writes to `path`, which lies in the folder; see `told_of_disk`."""
+    return told_of_disk(path, MAKE_ROOM, "construct.out")

@@ -21,7 +21,7 @@ from sft.construction.page_tables import cost_rows, funnel_rows, part_rows
 from sft.construction.recipes.recipe import Seed
 from sft.construction.shown_draft import ShownDraft
 from sft.construction.variety import SIZES, varieties
-from sft.errors import UserError
+from sft.disk_words import MAKE_ROOM, told_of_disk
 from sft.pages import page_environment
 from sft.printable import counted, short_name
 
@@ -46,11 +46,8 @@ def write_page(folder: ConstructionFolder, seeds: Sequence[tuple[str, Seed]] = (
     # In an order of their own, so that those of each task count alike where not all do.
     drawn = [ShownDraft.of_seed(task, seed, words) for task, seed in sorted(seeds, key=lambda one: one[1].id)]
     page = render_page(folder.path.name, summary, drawn)
-    try:
+    with told_of_disk(folder.page, MAKE_ROOM):
         write_text(folder.page, page)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{folder.page} cannot be written: {reason}. Make room, and give the same command.") from error
     return summary
 
 
@@ -114,12 +111,15 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     share = f"{kept / made:.1%} of what was made" if made else ""
     tokens = manifest["num_prompt_tokens"], manifest["num_reply_tokens"]
     cost, reached = manifest.get("cost"), manifest.get("reached")
+    probes = manifest.get("num_probes", 0)
+    of_requests = [f"{probes:,} of them to see whether a teacher still answers"] if probes else []
+    of_requests += [f"construct.{reached} is reached"] if reached else []
     facts = [
         ("wanted", f"{manifest['num_wanted']:,}", ""),
         ("made", f"{made:,}", f"{manifest['num_not_made']:,} not made"),
         ("kept", f"{kept:,}", share),
         ("dropped", f"{manifest['num_dropped']:,}", "by filters"),
-        ("requests", f"{manifest['num_requests']:,}", f"construct.{reached} is reached" if reached else ""),
+        ("requests", f"{manifest['num_requests']:,}", "; ".join(of_requests)),
         ("tokens", f"{sum(tokens):,}", f"{tokens[0]:,} of prompts, {tokens[1]:,} of answers"),
     ]
     return facts if cost is None else [*facts, ("cost", f"{cost:,.2f}", "in the currency of the price")]

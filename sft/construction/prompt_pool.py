@@ -12,7 +12,7 @@ ROUGE-L: Lin 2004, here of words of any script and without stemming; as a measur
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -139,7 +139,13 @@ class PromptPool:
 
 def common_length(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
     """The length of the longest common subsequence: one operation on long integers for each word (Hyyrö 2004)."""
-    return _common(len(one), _places(one), other)
+    return common_with(one)(other)
+
+
+def common_with(one: Sequence[Hashable]) -> Callable[[Sequence[Hashable]], int]:
+    """The same with many others."""
+    num, places = len(one), _places(one)
+    return lambda other: _common(num, places, other)
 
 
 def _places(words: Iterable[Hashable]) -> dict[Hashable, int]:

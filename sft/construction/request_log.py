@@ -25,6 +25,8 @@ from sft.construction.teacher import TeacherId
 from sft.endpoint.chat import ChatReply, NoReply, read_kept_reply
 from sft.errors import UserError
 
+PROBES = "probe"
+"""The name, in place of a recipe's, of requests that are made to see whether a teacher still answers."""
 _SYNC_SECONDS = 0.2
 _NAME_CHARS = 32
 _BEGINS, _ASKED, _REPLY = b'{"request": "', b', "asked": {', b', "reply": {'
@@ -67,6 +69,8 @@ class RequestLog:
         self._path, self._file = path, file
         self.spending = spending
         """What the requests of the log have taken, and those of this process that are in vain."""
+        self.num_probes = 0
+        """Requests that belong to no recipe, see `PROBES`."""
         self.models: dict[str, str] = {}
         """Address → the model that was asked there last, before this process."""
         self._table = OffsetTable()
@@ -106,16 +110,12 @@ class RequestLog:
         else:
             line = {**of, "asked": logged.asked, "reply": outcome.as_json()}
         data = json.dumps(line).encode() + b"\n"
-        try:
+        with written_to(self._path):
             if self._broken is not None:
                 raise self._broken
             self._write(data)
-        except OSError as error:
-            raise UserError(
-                f"construct.out: {self._path} cannot be written: {error.strerror or error}. Make room, and give the "
-                f"same command again: it goes on with what is there."
-            ) from error
         self._table.add(_hash(name), self._end)
+        self.num_probes += _is_probe(logged.script)
         self._end, self._unsynced = self._end + len(data), True
         return Kept(name, outcome, date)
 
@@ -142,6 +142,7 @@ class RequestLog:
                 content = json.loads(line)
                 self._table.add(_hash(content["request"]), self._end)
                 self.models[content["url"]] = content["model"]
+                self.num_probes += _is_probe(content["for"])
                 self.spending.count(taken_tokens(content["asked"], _kept(content).outcome))
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
@@ -186,12 +187,10 @@ def open_log(path: Path, spending: Spending) -> Iterator[RequestLog]:
     Raises:
         UserError: a line is damaged, or it cannot be written.
     """
-    try:
+    with written_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file: Any = path.open("ab", buffering=0)
         log = RequestLog(path, file, spending)
-    except OSError as error:
-        raise UserError(f"construct.out: {path} cannot be written: {error.strerror or error}.") from error
     ended = threading.Event()
     syncing = threading.Thread(target=log.sync_until, args=(ended,), name="log", daemon=True)
     try:
@@ -226,6 +225,10 @@ def _kept(line: Mapping[str, Any]) -> Kept:
     billed = line.get(_BILLED)
     outcome = NoReply(reason) if billed is None else NoReply(reason, True, *(billed[name] for name in _COUNTS))
     return Kept(line["request"], outcome, line["date"])
+
+
+def _is_probe(script: str) -> bool:
+    return script.startswith(f"{PROBES}//")  # a task has a name, so no script of a recipe begins so
 
 
 def _hash(name: str) -> int:

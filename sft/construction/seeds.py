@@ -1,7 +1,7 @@
 """The records that a teacher is shown: some of each task, among those that training may use, never a held-out one.
 
-A seed is a question and an answer that stand by themselves, as they are learned. A record that begins otherwise is
-none: its answer would be one to something that is not shown.
+A seed is a question and an answer that stand by themselves, as they are learned, with the system text before them. A
+record that begins otherwise is none: its answer would be one to something that is not shown.
 """
 
 from collections import Counter
@@ -60,21 +60,31 @@ def _sorted_out(found: Collection[Seed | str]) -> TaskSeeds:
 
 
 def seeds_of(recipe: Recipe, task: str, drawn: TaskSeeds, field: str) -> Sequence[Seed]:
-    """Those of the recipe's sources.
+    """Those of the recipe's sources that it may show.
 
     Raises:
         UserError: there are none.
     """
-    seeds = drawn.seeds
-    own = [seed for seed in seeds if not recipe.seeds or seed.source in recipe.seeds]
+    own = [seed for seed in _of_sources(recipe, drawn) if recipe.takes_system or not seed.system]
     if own:
         return own
     where = f" in {', '.join(recipe.seeds)}" if recipe.seeds else ""
+    others = said_of_others(drawn.left_out + not_taken(recipe, drawn))
     raise UserError(
         f"{field}: there is no record of the task {task!r}{where} that may be shown: one that is trained on, and "
-        f"begins with a text of the user and a text as answer that is learned. {said_of_others(drawn.left_out)}"
-        f"Choose other tasks or seeds."
+        f"begins with a text of the user and a text as answer that is learned. {others}Choose other tasks "
+        f"or seeds."
     )
+
+
+def not_taken(recipe: Recipe, drawn: TaskSeeds) -> Counter[str]:
+    """How many seeds of its sources the recipe cannot show, by reason."""
+    num = 0 if recipe.takes_system else sum(bool(seed.system) for seed in _of_sources(recipe, drawn))
+    return Counter({f"a system text, which {recipe.kind} cannot show": num} if num else {})
+
+
+def _of_sources(recipe: Recipe, drawn: TaskSeeds) -> list[Seed]:
+    return [seed for seed in drawn.seeds if not recipe.seeds or seed.source in recipe.seeds]
 
 
 def _choose(config: SftConfig, store: TokenStore, tasks: Collection[str]) -> Mapping[str, list[_Place]]:
@@ -130,9 +140,11 @@ def seed_of(content: Conversation | TokenizedRecord, grading: Grading, *, is_las
     """
     if isinstance(content, TokenizedRecord):
         return "token ids"
-    question, answer, *_ = turns = _spoken(content)
-    if question.role == "system":
-        return "a system text"
+    turns = _spoken(content)
+    system = turns.pop(0).content if turns[0].role == "system" else ""
+    if len(turns) < 2 or turns[0].role == "system":
+        return "several system texts"
+    question, answer = turns[:2]
     if question.role != "user":
         return "an answer before the first question"
     if content.tools or answer.tool_calls:
@@ -141,9 +153,10 @@ def seed_of(content: Conversation | TokenizedRecord, grading: Grading, *, is_las
         return "no text as first question or answer"
     if not answer.train or (is_last_learned and len(turns) > 2):
         return "a first answer that is not learned"
-    messages = [{"role": turn.role, "content": turn.content} for turn in (question, answer)]
+    before = [{"role": "system", "content": system}] if system else []
+    messages = [*before, *({"role": turn.role, "content": turn.content} for turn in (question, answer))]
     of = record_id({"messages": messages, "task": content.task})
-    return Seed(of, question.content, answer.content, content.source, grading.tests, grading.setup_code)
+    return Seed(of, question.content, answer.content, content.source, grading.tests, grading.setup_code, system)
 
 
 def _spoken(conversation: Conversation) -> list[Message]:

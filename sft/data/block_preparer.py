@@ -57,18 +57,17 @@ def whole_blocks() -> Iterator[None]:
     """Inside this context the process prepares each block at the least total cost, since other blocks run beside it.
 
     The tokenizer processes a block in one thread: its own threads wait for each other's texts and take a fifth more
-    time in total. Python's cycle collector runs only a few times a block and skips older objects: otherwise it would
-    check the same objects again and again while many small ones are made, a fifth of Python's work on a record.
+    time in total. Python's cycle collector runs only a few times a block, and hardly ever looks at older objects:
+    otherwise it would check the same objects again and again while many small ones are made, a fifth of Python's work
+    on a record.
     """
     setting, thresholds = os.environ.get(_TOKENIZER_THREADS), gc.get_threshold()
     os.environ[_TOKENIZER_THREADS] = "false"
-    gc.freeze()
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     try:
         yield
     finally:
         gc.set_threshold(*thresholds)
-        gc.unfreeze()
         if setting is None:
             del os.environ[_TOKENIZER_THREADS]
         else:

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 from sft.approval.mark import Approval, approval_of, why_unapproved
 from sft.approval.own_files import construction_of
-from sft.config import SourceConfig
+from sft.approval.record_set import beside_content
+from sft.config import SourceConfig, TaskColumn
 from sft.data.reading.sources import read_records
 from sft.draft import is_made
 from sft.errors import UserError
@@ -36,8 +37,24 @@ def is_unapproved(fields: JsonObject, source: SourceConfig) -> bool:
     return needs_approval(fields, source) and approval_of(fields) is None
 
 
-def why_refused(fields: JsonObject) -> str:
+def approval_to_train(fields: JsonObject, source: SourceConfig) -> Approval | None:
+    """The approval of all that this source trains of a record; None where there is none."""
+    return None if _trained_beside(fields, source) else approval_of(fields)
+
+
+def _trained_beside(fields: JsonObject, source: SourceConfig) -> list[str]:
+    """The columns that a source trains, and that people approve nothing of: the record's id does not cover them."""
+    named = {*source.columns.values(), *([source.task.column] if isinstance(source.task, TaskColumn) else [])}
+    return sorted(named & beside_content(fields))
+
+
+def why_refused(fields: JsonObject, source: SourceConfig) -> str:
     """Why a record that needs an approval and has none is not trained."""
+    if beside := _trained_beside(fields, source):
+        return (
+            f"its column {beside[0]!r} is trained here, but what people approve is the rest of the record. Give the "
+            f"column another name in the file, and have it reviewed"
+        )
     return f"a teacher has made it, and {why_unapproved(fields)}: people approve it with `sft review`"
 
 

@@ -11,12 +11,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sft.approval.mark import approval_of
 from sft.atomic_files import fingerprint
 from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.data.duplicates import RecordHashes, hash_record, minhash
 from sft.data.formats.formatting import expand_record, format_record
-from sft.data.made_records import Fact, facts_of, needs_approval, why_refused
+from sft.data.made_records import Fact, approval_to_train, facts_of, needs_approval, why_refused
 from sft.data.markers import refuse_special_tokens, strip_markers
 from sft.data.rendering.chat_template import TemplateRenderer, load_tokenizer, template_name
 from sft.data.rendering.inference import Inference, choose_turn_end, generation_stops
@@ -127,9 +126,9 @@ class RecordPipeline:
         """The record, or in its place that people have to approve it and have not."""
         if isinstance(record, Rejected) or not needs_approval(record.fields, source):
             return record
-        approval = approval_of(record.fields)
+        approval = approval_to_train(record.fields, source)
         if approval is None and not self._data.unreviewed:
-            return Rejected(source.name, record.index, record.where, why_refused(record.fields))
+            return Rejected(source.name, record.index, record.where, why_refused(record.fields, source))
         made.update(facts_of(record.fields, approval))
         return record
 

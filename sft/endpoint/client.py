@@ -7,6 +7,7 @@ of the rate that does not pass, many in vain in a row.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -54,7 +55,8 @@ class EndpointClient:
         sent_headers(endpoint)
         self.endpoint = endpoint
         self._patience = patience or Patience()
-        self._structured = True
+        self._refused = set[str]()
+        """Schemas that the server cannot hold an answer to; they are asked for in words alone."""
         self._num_in_vain = 0
 
     @property
@@ -173,14 +175,15 @@ class EndpointClient:
         if not isinstance(request, ChatRequest):
             await connection.bring(_COMPLETIONS, {"model": model, **request.content()}, coming, retries)
             return
-        structured = self._structured and request.schema is not None
+        schema = json.dumps(request.schema) if request.schema else ""
+        structured = bool(schema) and schema not in self._refused
         try:
             await connection.bring(_CHAT, {"model": model, **request.content(structured)}, coming, retries)
         except StatusError as error:
             if not structured or error.status not in _REFUSED:
                 raise
             await connection.bring(_CHAT, {"model": model, **request.content(structured=False)}, coming, retries)
-            self._structured = False  # it was the schema that the server refused, not this request
+            self._refused.add(schema)  # it was the schema that the server refused, not this request
 
     async def _models(self) -> list[str]:
         url = self.endpoint.url

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
+from sft.disk_words import MAKE_ROOM, told_of_disk
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply, read_kept_reply
 from sft.endpoint.client import Done, EndpointClient
 from sft.errors import UserError
@@ -50,13 +51,8 @@ class PaidReplies:
             client.chat_all((same[0] for same in new.values()), keep)
 
     def _append(self, line: JsonObject) -> None:
-        try:
+        with told_of_disk(self._path, MAKE_ROOM):
             append_line(self._path, line)
-        except OSError as error:
-            raise UserError(
-                f"{self._path} cannot be written: {error.strerror or error}. Make room, and give the same command "
-                f"again: it goes on with what is there."
-            ) from error
 
 
 def _read(path: Path) -> Iterator[tuple[str, ChatReply]]:

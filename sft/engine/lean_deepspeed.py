@@ -6,13 +6,13 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
-from sft.quick_imports import quick_imports
+from sft.paused_collector import paused_collector
 
 
 @contextmanager
 def lean_deepspeed() -> Iterator[None]:
     """Import DeepSpeed inside, for the first time in this process."""
-    with quick_imports(), _without_mlflow():
+    with paused_collector(), _without_mlflow():
         _import_muon()
         yield
 

@@ -82,6 +82,7 @@ def recommend(wanted: Wanted, surveys: Sequence[Survey], facts: ModelFacts, mach
         "model": {
             "path": Said(wanted.model, _of_model(facts)),
             **({"tokenizer": wanted.tokenizer} if wanted.tokenizer else {}),
+            **({} if machine.num_gpus else {"dtype": Said("float32", "not every CPU computes fast in bfloat16")}),
         },
         "data": {
             "sources": [_source(survey, wanted.tasks.get(survey.source.name)) for survey in surveys],

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sft.quick_imports import quick_imports
+from sft.paused_collector import paused_collector
 
-with quick_imports():
+with paused_collector():
     from transformers.utils import logging
 
     from sft.config import ModelConfig

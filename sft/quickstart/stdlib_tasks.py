@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from sft.atomic_files import write_text
-from sft.quick_imports import quick_imports
+from sft.paused_collector import paused_collector
 from sft.quickstart.stdlib_sources import (
     FunctionNode,
     LibraryClass,
@@ -96,7 +96,7 @@ def write_records(path: Path, records: list[Record]) -> None:
 
 def build_records() -> list[Record]:
     """The records of all tasks, in the order of the standard library's modules."""
-    with quick_imports():  # syntax trees stay to the end too: the collector would look at them again and again
+    with paused_collector():  # syntax trees stay to the end too: the collector would look at them again and again
         return _build_records()
 
 
@@ -175,7 +175,7 @@ _SHARES_WITHOUT = {"list_parameters": 16, "default_value": 14, "count_returns": 
 
 
 def _task_of(function: LibraryFunction) -> str:
-    if not function.summary and _kind(function.node) != "regular":
+    if not function.summary and _kind(function) != "regular":
         # They are rare: drawing them like the others would leave a task with one answer.
         return "function_kind"
     # Many classes have the same method with the same description: such methods have the same task.
@@ -254,13 +254,16 @@ def _count_returns(function: LibraryFunction) -> Answer:
 
 def _function_kind(function: LibraryFunction) -> Answer:
     is_fitting = function.code.count("\n") >= 2 and len(function.code) <= 700
-    return (function.code, _kind(function.node)) if is_fitting else None
+    return (function.code, _kind(function)) if is_fitting else None
 
 
-def _kind(node: FunctionNode) -> str:
-    if isinstance(node, ast.AsyncFunctionDef):
+def _kind(function: LibraryFunction) -> str:
+    if isinstance(function.node, ast.AsyncFunctionDef):
         return "coroutine"
-    yields = any(isinstance(child, ast.Yield | ast.YieldFrom) for child in _own_nodes(node))
+    # Most functions do not even hold the word.
+    yields = "yield" in function.code and any(
+        isinstance(child, ast.Yield | ast.YieldFrom) for child in _own_nodes(function.node)
+    )
     return "generator" if yields else "regular"
 
 

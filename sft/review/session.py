@@ -21,8 +21,8 @@ from sft.approval.record_set import Entry, Place, RecordSet, open_records
 from sft.approval.rule import reviewer_agreement, sample_result
 from sft.atomic_files import fingerprint
 from sft.errors import RecordError, UserError
+from sft.paused_collector import paused_collector
 from sft.printable import counted
-from sft.quick_imports import quick_imports
 from sft.review.given_out import GivenOut
 from sft.review.search import find_records
 from sft.review.shown_record import about, edited, texts_of
@@ -95,7 +95,7 @@ class ReviewSession:
         self._lock = Lock()
         self._change = ""
         self._stamp = _stamp(place.records)
-        with quick_imports():  # entries stay as long as modules do
+        with paused_collector():  # entries stay as long as modules do
             self._begin(open_records(place.records, trust=trust))
 
     @property

@@ -1,9 +1,10 @@
 """Which of the given options a text names.
 
 What says more goes first: the text is an option, or the label of one (`B`, `(b)`, `B. blue`); it has one in a box
-(`\\boxed{B}`) or behind "final answer"; it says "the answer is B" or "blue is correct"; it begins with one, or its last
-paragraph is a label; one alone stands in it. An option that is denied ("not blue", "blue is wrong") is not named. Where
-what says most names several, none is named.
+(`\\boxed{B}`) or behind "final answer"; it says "the answer is B", "blue is correct" or "Therefore, B."; it begins with
+one, or its last paragraph is a label; one alone stands in it. An option that is denied ("not blue", "blue is wrong") is
+not named, and what is taken back ("The answer is B. That is false.") does not count. Where what says most names
+several, none is named.
 
 Words and numbers with their minus are compared. Where two options would be the same, as C and C++, so are all signs.
 """
@@ -41,7 +42,20 @@ _ANSWER = re.compile(
 _CORRECT = re.compile(
     r"\s(?:is|must be) (?:the )?(?:only |most )?(?:correct|right|best|answer)\b(?! to\b)", re.IGNORECASE
 )
-_CALLED = re.compile(r"\b(?:option|choice|(?:it|this|that)(?: is|['\u2019]s))(?=\s)", re.IGNORECASE)
+_CALLED = re.compile(r"\b(?:option|choice|(?:it|this|that)(?: is| must be|['\u2019]s))(?=\s)", re.IGNORECASE)
+_CLOSING = re.compile(
+    r"(?:^|(?<=[.!?\n\u3002]))\s*(?:so|therefore|thus|hence|consequently|accordingly|in conclusion|overall)\b[,:]?",
+    re.IGNORECASE,
+)
+_NOT_BUT = re.compile(r"\s*not \S+(?: \S+){0,7}? but (?:rather )?", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[\n\u3002]")
+_TAKEN_BACK = re.compile(
+    r"(?:(?<=[.!?,;\n])|(?<=[.!?,;]\s))(?:(?:but|no|wait|sorry|actually|however)\W+){0,3}(?:"
+    r"(?:that|this|which)(?: is| was|['\u2019]s)(?: clearly| actually)?"
+    r" (?:false|wrong|incorrect|untrue|not (?:so|true|right|correct|the answer))(?=\s*(?:$|[.,;:!\n]))"
+    r"|wait, no\b|no, wait\b)",
+    re.IGNORECASE,
+)
 
 _KIND = r"(?:(?:option|choice|answer|letter)\s+)?"
 # What stands behind a label tells it from a word: "A cat" begins with none.
@@ -89,16 +103,34 @@ class _Options:
         told = self._terms(text)
         if told and told in self._ways:
             return self._ways.index(told)
+        text = self._upheld(text)
         for named in (self._final, self._answers, self._begun, self._only):
             if numbers := {*named(text)}:
                 return numbers.pop() if len(numbers) == 1 else None
         return None
+
+    def _upheld(self, text: str) -> str:
+        """Without each sentence that the next one, or its own end, takes back."""
+        parts, end = list[str](), 0
+        for found in _TAKEN_BACK.finditer(text):
+            said = self._terms(found[0])
+            if any(way and said[-len(way) :] == way for way in self._ways):
+                continue  # of "true" and "false", "That is false." names one
+            before = text[end : found.start()].rstrip().rstrip(".!?,;")
+            ends = [0, *(one.end() for one in _SENTENCE_END.finditer(before))]
+            parts.append(before[: ends[-1]])
+            end = found.end()
+        return " ".join([*parts, text[end:]])
 
     def _final(self, text: str) -> Iterator[int]:
         return self._behind(_FINAL, text)
 
     def _answers(self, text: str) -> Iterator[int]:
         yield from self._behind(_ANSWER, text)
+        for found in _CLOSING.finditer(text):
+            said = _SENTENCE_END.split(text[found.end() : found.end() + self._most], maxsplit=1)[0]
+            if (closing := self._alone(said)) is not None:
+                yield closing
         for found in _CORRECT.finditer(text):
             before = self._clause_before(text, found.start())
             if not _is_doubted(terms := self._terms(before)):
@@ -110,7 +142,8 @@ class _Options:
     def _behind(self, pattern: re.Pattern[str], text: str) -> Iterator[int]:
         for found in pattern.finditer(text):
             if not _is_doubted(self._terms(self._clause_before(text, found.start()))):
-                yield from self._at_beginning(text[found.end() : found.end() + self._most])
+                behind = text[found.end() : found.end() + self._most]
+                yield from self._at_beginning(behind[denied.end() :] if (denied := _NOT_BUT.match(behind)) else behind)
 
     def _clause_before(self, text: str, end: int) -> str:
         return _CLAUSE.split(text[max(0, end - self._most) : end])[-1]
@@ -122,11 +155,16 @@ class _Options:
         listed = [found[1].upper() for found in _LISTED.finditer(first_lines + "\n")]
         if listed[:2] not in (["A", "B"], ["1", "2"]):
             yield from self._at_beginning(text[: self._most])
-        last = text[text.rfind("\n\n") + 1 :]
-        label = _LABEL.match(last)
-        number = self._labelled(label[1]) if label else None
-        if label and number is not None and self._terms(last[label.end() :]) in ([], self._ways[number]):
+        if (number := self._alone(text[text.rfind("\n\n") + 1 :])) is not None:
             yield number
+
+    def _alone(self, text: str) -> int | None:
+        """The option whose label, or label and words, the text is."""
+        label = _LABEL.match(text)
+        number = self._labelled(label[1]) if label else None
+        if label and number is not None and self._terms(text[label.end() :]) in ([], self._ways[number]):
+            return number
+        return None
 
     def _at_beginning(self, text: str) -> Iterator[int]:
         """The option that a text begins with; and another that is joined to it, as in "B or C" and "B) Paris"."""

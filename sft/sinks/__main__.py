@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from sft.atomic_files import read_json, write_json
 from sft.attempt_record import read_end
-from sft.quick_imports import quick_imports
+from sft.paused_collector import paused_collector
 from sft.run_folder import RunFolder
 from sft.sinks.follower import follow
 from sft.sinks.processes import SinkRequest
@@ -66,7 +66,7 @@ def _run(request: SinkRequest, tell: Any, ended: threading.Event) -> None:
     tell(beat="")
     # The sink of a driver that was just killed may still be finishing.
     with FileLock(path.with_suffix(".lock"), timeout=3 * request.end_seconds):
-        with quick_imports():
+        with paused_collector():
             kind = load()
         destination = kind.destination(request.logging)
         known = read_json(path) if path.is_file() else {}

@@ -25,6 +25,7 @@ from sft.data.block_preparer import prepare_in_threads
 from sft.errors import TrainingError, UserError
 from sft.guarded_output import going_on_without_output, output_guarded
 from sft.job_config import load_job
+from sft.model.cpu_arithmetic import SLOW, computes_bfloat16
 from sft.model.loading import check_model
 from sft.model.weight_values import check_values
 from sft.monitoring.alerts import Kind, alerts_posted
@@ -72,6 +73,8 @@ def main(arguments: list[str]) -> int:
         if world.is_first:
             for note in (*job.notes, *notes):
                 _say(note)
+            if config.model.dtype == "bfloat16" and not world.on_gpu and not computes_bfloat16():
+                _say(f"{world.node}: {SLOW}")
         return _run(config, world, job.cluster.hang_timeout_seconds)
     except (UserError, TrainingError) as error:
         # If all ranks raise it together, only one prints it.

@@ -5,6 +5,7 @@ import random
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from sft.config import DataConfig, ModelConfig
@@ -20,7 +21,16 @@ def start(data: DataConfig, model: ModelConfig) -> int:
 
 def gathering(cache: Path) -> int:
     """When it began; 0 where nothing is gathered."""
-    return max((path.stat().st_ctime_ns for path in (cache / "approved").glob(".*.publish.partial")), default=0)
+    began = 0
+    for path in (cache / "approved").glob(".*.publish.partial"):
+        with suppress(FileNotFoundError):  # published since it was listed
+            began = max(began, path.stat().st_ctime_ns)
+    return began
+
+
+def has_ended(pid: int) -> bool:
+    """Of a child that nobody has waited for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 if __name__ == "__main__":
@@ -29,7 +39,7 @@ if __name__ == "__main__":
     for number in range(num_kills):
         before, pid = gathering(data.cache_dir), start(data, model)
         until = time.monotonic() + (10.0 if number < num_kills // 2 else draw.uniform(0.0, 0.6))
-        while time.monotonic() < until:
+        while time.monotonic() < until and not has_ended(pid):  # where all is gathered, nothing is any more
             if number < num_kills // 2 and gathering(data.cache_dir) > before:
                 time.sleep(draw.uniform(0.0, 0.02))  # to be killed at any moment of it
                 num_gathering += gathering(data.cache_dir) > before

@@ -11,6 +11,7 @@ RULES = {
         r"\b(?:pypi|pythonhosted|npmjs|debian|anaconda|golang|crates|docker|quay|ghcr|download\.pytorch)"
         r"\.(?:org|com|io)\b"
     ),
+    "a mark of an unfinished merge": r"^(?:<{7}|={7}|>{7})(?: |$)",
     "a to-do without the number of its issue, as in TODO(#12)": r"(?:# ?TODO\b|\bTODO(?=[:(]))(?!\(#\d+\))",
 }
 

@@ -6,15 +6,17 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from benchmarks.construction_demo.__main__ import main
+from benchmarks.construction_demo.__main__ import main, tables_of
 from benchmarks.construction_demo.arms import APPROVED, MODELS, UNREVIEWED
 from benchmarks.construction_demo.data import SMALL, rare_tasks, trained_tasks, unseen_tasks, write_data
-from benchmarks.construction_demo.reviewer import ACCEPTED
 from benchmarks.construction_demo.verifier import NO_INPUT, NO_QUESTION, WRONG, what_is_wrong
 from benchmarks.learning.model import write_tokenizer
+from benchmarks.learning.tables import in_comments
 from benchmarks.learning.zoo.records import draw_records, with_shots
 from benchmarks.learning.zoo.tasks import TASKS
-from tests.review.browser import CHROMIUM, DRIVER
+from tests.review.browser import needs_browser
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -52,23 +54,48 @@ def test_no_test_is_trained_and_rare_tasks_are_rare(tmp_path: Path) -> None:
     assert len(rare_tasks()) == 10
 
 
+def test_the_page_has_the_tables_of_the_file() -> None:
+    page, found = ((ROOT / "docs" / name).read_text() for name in ("CONSTRUCTION.md", "construction.json"))
+    tables = tables_of(json.loads(found))
+    assert all(f"<!-- table: {name} -->" in page for name in tables)
+    assert in_comments(page, tables) == page
+
+
+def test_a_place_without_a_table_takes_nothing_of_what_stands_behind_it() -> None:
+    place = "<!-- table: {0} -->\n{1}<!-- end -->\n"
+    page = place.format("one", "") + "between\n" + place.format("two", "old\n")
+    assert in_comments(page, {"one": "1"}) == place.format("one", "1\n") + "between\n" + place.format("two", "old\n")
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="there is no browser, or no driver of it")
+@needs_browser
 def test_the_whole_way(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "CONSTRUCTION.md").write_text("# Page\n\n<!-- table: construction -->\n<!-- end -->\n\nand more\n")
     command = ["--small", "--folder", str(tmp_path)]
     assert main(command) == 0
     found = json.loads((tmp_path / "construction.json").read_text())
-    kept = len((tmp_path / "made" / "records.jsonl").read_text().splitlines())
-    assert sum(found["reviewed"].values()) == kept > 0, "each record is read once"
-    # So small a teacher writes nothing right, and without an approved record there is nothing to train.
-    trained = [model for model in MODELS if model != APPROVED or ACCEPTED in found["reviewed"]]
+    kept = len((tmp_path / "round-1" / "made" / "records.jsonl").read_text().splitlines())
+    # So small a teacher knows no task: the sample shows it, the gate refuses, and each record has to be read.
+    [only] = found["rounds"]
+    assert not only["is_open"]
+    assert only["sample"]["num_reviewed"] == sum(only["sample"]["reasons"].values()) == SMALL.read
+    assert f"{SMALL.read} reviewed, {only['sample']['num_wrong']} of them wrong: the upper end" in only["said"]
+    assert only["truth"]["num"] == kept > SMALL.read
+    decisions = (tmp_path / "round-1" / "made" / "decisions.jsonl").read_text().splitlines()
+    assert len(decisions) == kept, "each record is read once"
+    right = only["truth"]["num"] - only["truth"]["wrong"]
+    approved = [(one["rule"], one["num"], one["wrong"]) for one in found["approved"]]
+    assert approved == ([("each", right, 0)] if right else [])
+    # Without an approved record there is nothing to train.
+    trained = [model for model in MODELS if model != APPROVED or right]
     assert {mean["model"] for mean in found["means"]} == {"base", *trained}
     assert {len(mean["by_training"]) for mean in found["means"]} == {len(SMALL.seeds)}
     page = (tmp_path / "CONSTRUCTION.md").read_text()
     assert f"| {UNREVIEWED} |" in page
     assert page.endswith("and more\n")
-    made = (tmp_path / "made" / "manifest.json").stat()
+    made = (tmp_path / "round-1" / "made" / "manifest.json").stat()
     assert main(command) == 0
-    assert (tmp_path / "made" / "manifest.json").stat().st_mtime_ns == made.st_mtime_ns, "nothing is done twice"
+    assert (tmp_path / "round-1" / "made" / "manifest.json").stat().st_mtime_ns == made.st_mtime_ns, (
+        "nothing is done twice"
+    )

@@ -128,5 +128,5 @@ _ANSWERS = {
     "calls": _calls,
     "results": lambda prompt, given, digest: {"results": [f"sun {digest[:4]}" for _ in given[-1]["calls"]]},
     "persona": lambda prompt, given, digest: {"persona": f"a teacher of {digest[:6]}"},
-    "prompt": lambda prompt, given, digest: {"prompt": given[0].replace("Say", "Please spell out")},
+    "prompt": lambda prompt, given, digest: {"prompt": given[-1].replace("Say", "Please spell out")},
 }

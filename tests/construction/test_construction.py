@@ -14,6 +14,8 @@ import pytest
 
 from sft.config_construction import ConstructConfig
 from sft.construction.construction import construct_all
+from sft.construction.folder import ConstructionFolder
+from sft.construction.page import write_page
 from sft.construction.spending import most_tokens
 from sft.draft import read_draft
 from sft.endpoint.endpoint import EndpointError
@@ -292,6 +294,9 @@ def test_a_request_that_alone_gets_no_answer_counts_as_not_made_though_it_is_the
         assert num == 19 + 2 + 1, "twice, and one that shows that the server answers"
         found = output_of(given.out)
         assert found["manifest"]["is_complete"]
+        assert (found["manifest"]["num_requests"], found["manifest"]["num_probes"]) == (20 + 1, 1)
+        write_page(ConstructionFolder(given.out), [])
+        assert "1 of them to see whether a teacher still answers" in (given.out / "construct.html").read_text()
         assert sum(n for reason, n in found["manifest"]["not_made"].items() if "no answer" in reason) == 1
         run(given)
         assert len(server.asked) == num

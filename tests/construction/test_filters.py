@@ -4,6 +4,7 @@ import gc
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,22 @@ def test_copies(tmp_path: Path) -> None:
         ("copies", "its prompt equals that of an earlier draft"): 1,
     }
     assert len(kept(drafts, {"form": False, "copies": {"similarity_to_existing": None}}, tmp_path, known)) == 4
+
+
+def test_records_are_no_copies_of_each_other_by_the_long_system_text_that_they_share(tmp_path: Path) -> None:
+    system = {"role": "system", "content": " ".join(f"rule {i} holds" for i in range(100))}
+    known = seeds("How long is the river that flows through Paris?")
+    under = [(task, replace(seed, system=system["content"])) for task, seed in known]
+
+    def below(one: Draft) -> Draft:
+        return replace(one, messages=(system, *one.messages))
+
+    asked = "Which bird builds its nest on cliffs above the sea?", "Name three metals that are liquid when warm."
+    drafts = [below(draft(prompt, f"answer {i}")) for i, prompt in enumerate(asked)]
+    assert kept(drafts, {"form": False, "copies": 0.7, "diversity": {"drop_share": 0.5}}, tmp_path, under) == drafts
+    same = draft(known[0][1].prompt, "an answer", prompt_of="seed-0")
+    assert reason(below(same), {"form": False, "copies": 0.7}, tmp_path, under) == "copies: it equals a seed"
+    assert not reason(same, {"form": False, "copies": 0.7}, tmp_path, under)
 
 
 def test_near_copies_stay_by_their_order_among_what_is_kept(tmp_path: Path) -> None:

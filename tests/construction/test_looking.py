@@ -2,11 +2,13 @@
 
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from sft.construction.filters import looking
 from sft.construction.filters.draft_parts import DraftParts
 from sft.construction.filters.filter import Filter, Look, Surroundings
 from sft.construction.filters.looking import Looking, looked_at
+from sft.construction.filters.packed import packed
 from sft.construction.filters.registry import read_filters
 from sft.construction.script import Failed, ScriptName
 from sft.construction.work import Ended
@@ -56,16 +59,16 @@ def look_of(filters: Any, around: Surroundings) -> Looking:
 
 
 @settings(max_examples=30, deadline=None)
-@given(DRAFTS, st.integers(1, 7), st.integers(1, 60))
+@given(DRAFTS, st.integers(1, 7), st.integers(1, 900))
 def test_batches_change_nothing(
-    tmp_path_factory: pytest.TempPathFactory, drafts: list[Draft], size: int, most_chars: int
+    tmp_path_factory: pytest.TempPathFactory, drafts: list[Draft], size: int, most_bytes: int
 ) -> None:
     look = look_of(EVERYTHING, Surroundings(tmp_path_factory.mktemp("a"), KNOWN, of_held_out=partial(OfEach, of_sea)))
     ended = all_of(drafts)
-    alone = [(one, look([one.outcome])[0] if isinstance(one.outcome, Draft) else []) for one in ended]
+    alone = [(one, packed(one), look([one.outcome])[0] if isinstance(one.outcome, Draft) else []) for one in ended]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(looking, "_BATCH", size)
-        patch.setattr(looking, "_MOST_CHARS", most_chars)
+        patch.setattr(looking, "_MOST_BYTES", most_bytes)
         assert [*looked_at(look, iter(ended))] == alone
 
 
@@ -109,6 +112,33 @@ def test_processes_change_nothing(soon: None, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(looking, "_FEW", 10**9)
     alone, counted = passed(drafts, EVERYTHING, tmp_path, KNOWN, of_sea)
     assert (ended, found.dropped, found.noted) == (alone, counted.dropped, counted.noted)
+
+
+@pytest.mark.parametrize("num_handles", [0, 3, 6])
+def test_where_no_process_can_be_started_it_is_looked_at_here(
+    soon: None, num_handles: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    look, ended = Looking([(Given(), Length(), False)]), all_of([draft("go on" * i, "yes") for i in range(20)])
+    alone = [(one, look([one.outcome])[0] if isinstance(one.outcome, Draft) else []) for one in ended]
+    resource_tracker.ensure_running()  # as where it is started before there are few handles left
+    free = [os.dup(0) for _ in range(num_handles + 1)]
+    for handle in free:
+        os.close(handle)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], limits[1]))
+    try:
+        found = [(one, seen) for one, _, seen in looked_at(look, iter(ended))]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert found == alone
+    assert capfd.readouterr().err.count("Too many open files") == 1
+
+
+class Length(Look):
+    """Sees how long a prompt is."""
+
+    def see(self, parts: DraftParts) -> int:
+        return len(parts.draft.messages[0]["content"])
 
 
 class Hurt(Look):

@@ -7,7 +7,7 @@ import pytest
 
 from sft.construction.counts import said_of_others
 from sft.construction.recipes.recipe import Seed
-from sft.construction.recipes.registry import read_recipes
+from sft.construction.recipes.registry import RECIPES, read_recipes
 from sft.construction.seeds import TaskSeeds, seed_of, seeds_of
 from sft.data.formats.grading import Grading
 from sft.data.formats.messages import read_messages
@@ -34,11 +34,33 @@ def test_a_seed_is_the_first_question_and_the_answer_to_it() -> None:
     assert isinstance(found(ASKED, ANSWERED, is_last_learned=True), Seed)
 
 
+def test_a_seed_has_the_system_text_on_which_its_answer_depends() -> None:
+    one, bare = found(FRENCH, ASKED, ANSWERED), found(ASKED, ANSWERED)
+    assert isinstance(one, Seed)
+    assert isinstance(bare, Seed)
+    assert (one.system, one.prompt, bare.system) == ("Answer in French.", "What is 2+2?", "")
+    assert one.id != bare.id
+    assert isinstance(found(FRENCH, ASKED, ANSWERED, is_last_learned=True), Seed)
+
+
+def test_only_a_recipe_that_cannot_show_a_system_text_is_refused_where_all_seeds_have_one() -> None:
+    seeds = TaskSeeds([Seed(f"{i}", "p", "a", "by_hand", system="Answer in French.") for i in range(3)], Counter())
+    for kind in RECIPES.keys() - {"from_documents", "tool_calls"}:
+        more = {"verify": "numbers"} if kind == "rejection_sampling" else {}
+        (recipe,) = read_recipes([{"kind": kind, "num": 3, **more}])
+        if kind == "magpie":
+            with pytest.raises(UserError, match="3 with a system text, which magpie cannot show"):
+                seeds_of(recipe, "sums", seeds, "construct.recipes: magpie.tasks")
+        else:
+            assert len(seeds_of(recipe, "sums", seeds, "")) == 3
+
+
 @pytest.mark.parametrize(
     ("turns", "why"),
     [
         ([HELLO, ASKED, ANSWERED], "an answer before the first question"),
-        ([FRENCH, ASKED, ANSWERED], "a system text"),
+        ([FRENCH, HELLO, ASKED, ANSWERED], "an answer before the first question"),
+        ([FRENCH, ASKED, {**ANSWERED, "train": False}, *MORE], NOT_LEARNED),
         ([ASKED, {**ANSWERED, "train": False}, *MORE], NOT_LEARNED),
         ([ASKED, {**ANSWERED, "weight": 0}, *MORE], NOT_LEARNED),
         ([ASKED, CALL, {"role": "tool", "content": "4"}, ANSWERED], "tools"),

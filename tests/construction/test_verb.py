@@ -105,6 +105,19 @@ def test_rare_tasks_get_more_and_no_held_out_record_is_shown(
     assert len(server.asked) == num, "the budget counts them, too"
 
 
+def test_where_all_records_have_a_system_text_what_is_made_has_one_of_theirs(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    source = content["data"]["sources"][0]
+    records = [{**line, "system": f"You {line['task']} words."} for line in lines_of(Path(source["path"]))[::4]]
+    source["path"] = str(tmp_path / "records.jsonl")
+    Path(source["path"]).write_text("".join(json.dumps(line) + "\n" for line in records))
+    assert main(["construct", written(content, tmp_path)]) == 0
+    made = lines_of(Path(content["construct"]["out"]) / "records.jsonl")
+    assert made
+    assert all(line["messages"][0] == {"role": "system", "content": f"You {line['task']} words."} for line in made)
+
+
 def test_no_recipe_shows_what_is_held_out_and_documents_make_a_task_of_their_own(
     content: dict[str, Any], server: ChatServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

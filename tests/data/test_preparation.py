@@ -1,5 +1,6 @@
 """A store holds what its inputs say, is found again by them, and is published whole or not at all."""
 
+import gc
 import json
 from collections import Counter
 from itertools import islice
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from sft.atomic_files import hash_file, is_published
 from sft.config import DataConfig, ModelConfig, SourceConfig
+from sft.data.block_preparer import whole_blocks
 from sft.data.duplicates import hash_record
 from sft.data.formats.formatting import format_record
 from sft.data.preparation import REJECTED, prepare_store
@@ -389,3 +391,13 @@ def test_the_record_of_a_source_is_named_by_its_place(small_records):
     first = next(read_records(source))
     assert isinstance(first, Record)
     assert str(first.where) == f"{small_records.prompts}:1"
+
+
+def test_what_is_set_aside_of_the_collector_stays_so_behind_a_preparation():
+    """As the modules of the tests are: else each preparation would have it look at all of them again."""
+    aside = gc.get_freeze_count()
+    thresholds = gc.get_threshold()
+    with whole_blocks():
+        assert gc.get_threshold() > thresholds
+    assert gc.get_threshold() == thresholds
+    assert gc.get_freeze_count() >= 0.9 * aside

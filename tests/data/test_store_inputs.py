@@ -52,7 +52,9 @@ def test_a_store_that_was_made_is_found_again(source: dict[str, Any]) -> None:
 
 def with_field(section: type[Section], annotation: Any, default: Any) -> type[Any]:
     new: Any = {"new": (annotation, default)}
-    return create_model(section.__name__, __base__=section, **new)
+    # The texts below fields are looked for in all modules that are imported: a second where there are thousands.
+    quick: Any = {"use_attribute_docstrings": False}
+    return create_model(section.__name__, __base__=section, __cls_kwargs__=quick, **new)
 
 
 @pytest.mark.parametrize("section", [DataConfig, SourceConfig, TaskTagConfig, ModelConfig, TrainConfig, SlurmConfig])

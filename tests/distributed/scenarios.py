@@ -505,7 +505,9 @@ def collectives_of_loading(settings: dict[str, Any], ranks: Ranks) -> list[int]:
 
 def deterministically(settings: dict[str, Any], ranks: Ranks) -> bool:
     """Whether steps with deterministic implementations, and with NaN in all new memory, are equal to the bit."""
-    config = SftConfig.model_validate(settings["config"])
+    # A bucket takes 400 MB by default, and all of it would be written.
+    extra = {"zero_optimization": {"reduce_bucket_size": 1_000_000}}
+    config = SftConfig.model_validate({**settings["config"], "deepspeed": {"extra": extra}})
     found = []
     for is_deterministic in (False, True):
         if is_deterministic:

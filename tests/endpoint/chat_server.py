@@ -30,6 +30,8 @@ class ChatServer:
     num_cut_off: int = 0
     """The first so many answers break off."""
     structured: bool = True
+    refused_schema: Any = None
+    """It knows `response_format`, but not this schema."""
     tokenize: Callable[[Mapping[str, Any]], list[int]] | None = None
     """What `/tokenize` says, as vLLM has it; None: there is no such thing."""
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -49,6 +51,10 @@ class ChatServer:
     def leave(self) -> None:
         with self._lock:
             self._num_now -= 1
+
+
+def _schema(content: Mapping[str, Any]) -> Any:
+    return content["response_format"]["json_schema"]["schema"]
 
 
 class _Scripted(BaseHTTPRequestHandler):
@@ -89,6 +95,8 @@ class _Scripted(BaseHTTPRequestHandler):
             self._send(404, {"error": {"message": "no such model"}})
         elif "response_format" in content and not self.chat.structured:
             self._send(400, {"error": {"message": "response_format is not known"}})
+        elif "response_format" in content and _schema(content) == self.chat.refused_schema:
+            self._send(400, {"error": {"message": "this schema is not supported"}})
         elif prompt == "busy" and count == 1:
             self._send(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.3"})
         elif prompt == "trouble" and count == 1:

@@ -242,6 +242,17 @@ def test_a_request_that_the_server_refuses_in_any_form_takes_the_schema_from_no_
     assert ["response_format" in content for content in server.asked] == [True, False, True]
 
 
+def test_a_schema_that_the_server_refuses_is_asked_for_in_words_and_others_are_held_to_theirs() -> None:
+    with chat_server() as server:
+        server.refused_schema = {"type": "array"}
+        client, found = EndpointClient(Endpoint(server.url, "tiny"), PATIENCE), []
+        for number, kind in enumerate(("array", "object", "array", "object")):
+            request = request_of(f"number {number}", schema={"type": kind})
+            client.chat_all([request], lambda _, outcome: found.append(type(outcome)))
+    assert found == [ChatReply] * 4
+    assert ["response_format" in content for content in server.asked] == [True, False, True, False, True]
+
+
 def test_a_server_that_cuts_answers_off_and_then_refuses_the_schema_is_asked_in_words() -> None:
     with chat_server(structured=False) as server:
         server.num_cut_off = 2

@@ -91,6 +91,12 @@ def test_gpus_are_in_one_node_as_long_as_it_has_room(num_gpus: int, per_node: in
     assert without_comments(content).get("slurm", {}).get("workers_per_node") == per_node
 
 
+@pytest.mark.parametrize(("num_gpus", "dtype"), [(0, "float32"), (1, "bfloat16")])
+def test_cpus_compute_in_what_every_one_of_them_is_fast_in(num_gpus: int, dtype: str) -> None:
+    config, _ = recommended(survey_of(1000, (100,)), facts_of(LLAMA_8B), Machine(num_gpus))
+    assert config.model.dtype == dtype
+
+
 def test_little_data_still_makes_many_updates() -> None:
     survey = survey_of(2000, (100,) * 50)
     config, _ = recommended(survey, facts_of(LLAMA_8B), Machine(1))

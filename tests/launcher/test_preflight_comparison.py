@@ -14,6 +14,7 @@ from launcher.preflight.comparison import (
     check_folder,
     check_host_addresses,
     check_limits,
+    check_processors,
     compare_contents,
     compare_environments,
     compare_sources,
@@ -77,6 +78,7 @@ WRONG: dict[str, tuple[Change, str, bool]] = {
     "temporary folder": (lambda f: f._replace(temp_free_bytes=10**6), "(/tmp) has 1.0 MB left", False),
     "/dev/shm": (lambda f: f._replace(shm_bytes=64 * 10**6), "/dev/shm has 64.0 MB", False),
     "staging": (lambda f: f._replace(staging_problem="/scratch: Read-only"), "no packs can be staged: /scratch", False),
+    "processor": (lambda f: f._replace(slow_arithmetic="no instructions"), ": no instructions", False),
 }
 
 
@@ -87,6 +89,7 @@ def compare(driver: NodeFacts, nodes: dict[str, NodeFacts]) -> tuple[Finding, ..
         + compare_contents({name: facts.contents[MODEL] for name, facts in everyone.items()}, "model.path", MODEL)
         + compare_environments({name: facts.environment for name, facts in nodes.items()})
         + check_limits(nodes)
+        + check_processors(nodes)
     )
 
 

@@ -27,6 +27,7 @@ from launcher.preflight.shared_folders import (
     sees_mark,
 )
 from sft.job_config import JobConfig, load_job
+from sft.model.cpu_arithmetic import SLOW, computes_bfloat16
 from tests.conftest import SmallRecords
 
 CONFIG = """
@@ -61,6 +62,12 @@ def test_a_node_with_another_byte_in_its_source_has_another_hash(
     assert source_hash() != before
     (copy / "training" / "loop.py").unlink()
     assert source_hash() != before
+
+
+def test_a_processor_without_bfloat16_is_told_to_jobs_on_cpus_that_compute_in_it() -> None:
+    told = None if computes_bfloat16() else SLOW
+    assert look(Request((), computes_in_bfloat16=True)).slow_arithmetic == told
+    assert look(Request(())).slow_arithmetic is None
 
 
 def test_a_package_that_is_not_installed_is_a_version_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

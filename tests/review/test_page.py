@@ -9,10 +9,10 @@ import pytest
 from sft.config import DataConfig, ModelConfig, SourceConfig
 from sft.review.session import Setting
 from sft.review.template_view import TemplateView
-from tests.review.browser import CHROMIUM, DRIVER, Browser, browser
+from tests.review.browser import Browser, browser, needs_browser
 from tests.review.served import own_process, read_decisions, record, served, write_records
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="there is no browser, or no driver of it")
+pytestmark = needs_browser
 
 HOSTILE = (
     "<script>document.title = 'taken'</script>",

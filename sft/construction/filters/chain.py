@@ -7,7 +7,6 @@ copy is one of something kept. Near copies are known only when all drafts are ju
 Some filters begin a pass (`begins_pass`): they judge only what those before them keep for good.
 """
 
-import json
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,15 +21,14 @@ import numpy as np
 
 from sft.construction.filters.filter import Filter, Surroundings
 from sft.construction.filters.looking import Looking, Seen, looked_at
+from sft.construction.filters.packed import packed, read_packed
 from sft.construction.folder import written_to
-from sft.construction.script import Dropped, Failed, Outcome, ScriptName
+from sft.construction.script import Dropped
 from sft.construction.work import Ended
-from sft.draft import Draft, Provenance
+from sft.draft import Draft
 from sft.schema import BoolArray
 
-_ENCODER = json.JSONEncoder()
 _PREFIX = ".filters-"
-_PROVENANCE = tuple(Provenance.__dataclass_fields__)
 
 Why = tuple[str, str]
 """The filter that drops a draft, and its reason."""
@@ -88,11 +86,8 @@ class _Pass:
         self._judges = [(given, given.begin(around)) for given in filters]
         self._looking = Looking([(given, given.look(around), judge is None) for given, judge in self._judges])
         self._around = around
-        with written_to(around.scratch):
-            # It has no name, and is gone with this process.
-            self._file: IO[str] = TemporaryFile("w+", encoding="utf-8", dir=around.scratch)  # noqa: SIM115
-            """What came in, but with scores."""
-        opened.callback(_closed, self._file)
+        self._file = opened.enter_context(_scratch_file(around.scratch))
+        """What came in, but with scores."""
         self._whys: dict[Why, int] = {}
         """Each with a number, from 1."""
         self._verdicts = array("I")
@@ -130,12 +125,13 @@ class _Pass:
         if first is not None:
             drafts = (one.outcome for one in ended if isinstance(one.outcome, Draft))
             self._around.prepare(first, (draft for draft in drafts if first.concerns(draft)), num)
-        for one, seen in looked_at(self._looking, ended):
+        for one, data, seen in looked_at(self._looking, ended):
             self._verdicts.append(0)
             self._told.append(0)
-            outcome = self._judged(one.outcome, seen) if isinstance(one.outcome, Draft) else one.outcome
+            if isinstance(one.outcome, Draft) and (scored := self._judged(one.outcome, seen)) is not one.outcome:
+                data = packed(one._replace(outcome=scored))
             with written_to(self._around.scratch):
-                self._file.write(_line(one.name, outcome))
+                self._file.write(data)
         with written_to(self._around.scratch):
             self._file.flush()
         self._finish()
@@ -143,8 +139,7 @@ class _Pass:
     def __iter__(self) -> Iterator[Ended]:
         self._file.seek(0)
         whys = [("", ""), *self._whys]
-        for line, verdict in zip(self._file, self._verdicts, strict=True):
-            one = _ended(line)
+        for one, verdict in zip(read_packed(self._file, len(self._verdicts)), self._verdicts, strict=True):
             if verdict:
                 assert isinstance(one.outcome, Draft)
                 one = one._replace(outcome=Dropped(one.outcome, *whys[verdict]))
@@ -205,27 +200,12 @@ def filtering(filters: Sequence[Filter], around: Surroundings) -> Iterator[Filte
         rmtree(scratch, ignore_errors=True)
 
 
-def _closed(file: IO[str]) -> None:
-    with suppress(OSError):  # what the disk has not taken is said already
-        file.close()
-
-
-def _line(name: ScriptName, outcome: Outcome) -> str:
-    """Shorter to write than `Draft.as_json`, which hashes, and is called once the line is final."""
-    if isinstance(outcome, Failed):
-        return _ENCODER.encode([name, [outcome.reason, outcome.is_final]]) + "\n"
-    draft = outcome.draft if isinstance(outcome, Dropped) else outcome
-    why = [outcome.filter, outcome.reason] if isinstance(outcome, Dropped) else []
-    of = [getattr(draft.provenance, field) for field in _PROVENANCE]
-    return _ENCODER.encode([name, [], of, draft.messages, draft.task, draft.tools, draft.evidence, why]) + "\n"
-
-
-def _ended(line: str) -> Ended:
-    name, failed, *rest = json.loads(line)
-    if failed:
-        return Ended(ScriptName(*name), Failed(*failed))
-    of, messages, task, tools, evidence, why = rest
-    given = dict(zip(_PROVENANCE, of, strict=True))
-    provenance = Provenance(**{**given, "seeds": tuple(given["seeds"]), "requests": tuple(given["requests"])})
-    draft = Draft(tuple(messages), task, provenance, tuple(tools), evidence)
-    return Ended(ScriptName(*name), Dropped(draft, *why) if why else draft)
+@contextmanager
+def _scratch_file(folder: Path) -> Iterator[IO[bytes]]:
+    """It has no name, and is gone with this process."""
+    with ExitStack() as opened:
+        with written_to(folder):
+            file = opened.enter_context(TemporaryFile(dir=folder))
+        yield file
+        with suppress(OSError):  # what the disk has not taken is said already
+            file.close()

@@ -6,7 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from sft.construction.filters.compared_words import ComparedWords
-from sft.construction.filters.draft_parts import UNREADABLE, DraftParts, conversation_of_pair, text_evidence
+from sft.construction.filters.draft_parts import (
+    UNREADABLE,
+    DraftParts,
+    conversation_of_seed,
+    text_evidence,
+    without_system,
+)
 from sft.construction.filters.filter import Judge, Late, Look, Surroundings
 from sft.construction.filters.near_copies import NearCopies
 from sft.construction.offset_table import OffsetTable
@@ -40,7 +46,7 @@ class CopyLook(Look):
         words = self._words.of(parts.draft) if self._words is not None else []
         signature = b""
         if self._with_signature:
-            signature = minhash(_without_passage(parts.conversation, parts.draft)).tobytes()
+            signature = minhash(without_system(_without_passage(parts.conversation, parts.draft))).tobytes()
         return Compared(parts.hashed, words, signature)
 
 
@@ -55,14 +61,14 @@ class CopyJudge(Judge):
         self._pool = PromptPool(likeness) if likeness else None
         self._similarity, self._near = near, NearCopies(around.scratch / "near") if near else None
         for number, (task, seed) in enumerate(around.seeds):
-            conversation = conversation_of_pair(seed.prompt, seed.answer, task)
+            conversation = conversation_of_seed(seed, task)
             hashed = hash_record(conversation)
             self._equal.add(hashed.prompt, number)
             self._whole.add(hashed.content, number)
             if self._pool is not None:
                 self._pool.add(words.of_prompt(seed.prompt, task))
             if self._near:
-                self._near.add(minhash(conversation).tobytes())
+                self._near.add(minhash(without_system(conversation)).tobytes())
         self._num_kept = 0
         self._may_be_near = bytearray()
 

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from sft.construction.filters.draft_parts import UNREADABLE, DraftParts
+from sft.construction.filters.draft_parts import UNREADABLE, DraftParts, without_system
 from sft.construction.filters.filter import Filter, Judge, Late, Look, Surroundings
 from sft.construction.filters.near_copies import NearCopies
 from sft.data.duplicates import minhash
@@ -44,7 +44,7 @@ class Diversity(Filter):
 class _DiversityLook(Look):
     def see(self, parts: DraftParts) -> bytes | None:
         """None where training could not read it."""
-        return None if parts.conversation is None else minhash(parts.conversation).tobytes()
+        return None if parts.conversation is None else minhash(without_system(parts.conversation)).tobytes()
 
 
 class _DiversityJudge(Judge):

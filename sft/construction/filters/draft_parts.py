@@ -1,6 +1,7 @@
 """The parts of a draft that filters look at: what is asked, what is answered, and what is compared with others."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from sft.schema import Conversation, Message, RecordLocation
 from sft.thoughts import without_thought
 
 if TYPE_CHECKING:
+    from sft.construction.recipes.recipe import Seed
     from sft.data.duplicates import RecordHashes
 
 UNREADABLE = "training could not read it"
@@ -65,9 +67,17 @@ def has_calls(draft: Draft) -> bool:
     return bool(draft.messages) and bool(draft.messages[-1].get("tool_calls"))
 
 
-def conversation_of_pair(prompt: str, answer: str, task: str) -> Conversation:
-    """A question and its answer."""
-    return Conversation((Message("user", prompt), Message("assistant", answer)), task, "", 0, _NOWHERE)
+def conversation_of_seed(seed: "Seed", task: str) -> Conversation:
+    """As training reads it."""
+    system = [Message("system", seed.system)] if seed.system else []
+    messages = *system, Message("user", seed.prompt), Message("assistant", seed.answer)
+    return Conversation(messages, task, "", 0, _NOWHERE)
+
+
+def without_system(conversation: Conversation) -> Conversation:
+    """Two questions under a long system text are no copies of each other."""
+    spoken = tuple(message for message in conversation.messages if message.role != "system")
+    return replace(conversation, messages=spoken)
 
 
 def text_evidence(draft: Draft, name: str) -> str:

@@ -2,11 +2,14 @@
 
     Ended, in order ──batches──▶ this process, or one of several ──▶ Ended, with what each filter sees in its draft
 
+Each is packed once, for the process that looks at it and for the file in which it is kept.
+
 A look depends on its draft alone. So neither batches nor processes matter for what is seen.
 """
 
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,12 +23,13 @@ from typing import Any
 
 from sft.construction.filters.draft_parts import DraftParts
 from sft.construction.filters.filter import Filter, Look
+from sft.construction.filters.packed import packed, unpacked
 from sft.construction.work import Ended
 from sft.draft import Draft
 from sft.errors import UserError
 
 _BATCH = 256
-_MOST_CHARS = 1 << 20
+_MOST_BYTES = 1 << 20
 """Of a batch, about: of long drafts it holds fewer."""
 _FEW = 10_000
 """With fewer drafts, the time that other processes need to start is not won back."""
@@ -34,6 +38,9 @@ _MOST_PROCESSES = 4
 
 Seen = list[Any]
 """What each filter saw, in their order, up to the first whose look decides that the draft is dropped."""
+
+Batch = Sequence[tuple[Ended, bytes]]
+"""Ends of scripts, and the same packed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +66,15 @@ class Looking:
         return seen
 
 
-def looked_at(looking: Looking, ended: Iterable[Ended]) -> Iterator[tuple[Ended, Seen]]:
-    """Each script's end with what is seen in its draft; some of `ended` are read ahead.
+def looked_at(looking: Looking, ended: Iterable[Ended]) -> Iterator[tuple[Ended, bytes, Seen]]:
+    """Each script's end, the same packed, and what is seen in its draft; some of `ended` are read ahead.
 
     Raises:
         UserError: a process was killed.
     """
     batches, num = _batches(ended), 0
     for batch in batches:
-        yield from _with(batch, looking(_drafts(batch)))
+        yield from _with(batch, looking(_drafts(one for one, _ in batch)))
         num += len(batch)
         if num >= _FEW and _num_processes() > 1 and any(look is not None for _, look, _ in looking.looks):
             break
@@ -75,14 +82,14 @@ def looked_at(looking: Looking, ended: Iterable[Ended]) -> Iterator[tuple[Ended,
         yield from _in_processes(looking, chain([first], batches))
 
 
-def _in_processes(looking: Looking, batches: Iterable[Sequence[Ended]]) -> Iterator[tuple[Ended, Seen]]:
+def _in_processes(looking: Looking, batches: Iterable[Batch]) -> Iterator[tuple[Ended, bytes, Seen]]:
     num = _num_processes()
     free: SimpleQueue[Connection] = SimpleQueue()
 
-    def look(drafts: Sequence[Draft]) -> list[Seen]:
+    def look(batch: Batch) -> list[Seen]:
         connection = free.get()
         try:
-            connection.send(drafts)
+            connection.send([data for one, data in batch if isinstance(one.outcome, Draft)])
             seen = connection.recv()
         except (EOFError, OSError):
             raise UserError(
@@ -96,13 +103,20 @@ def _in_processes(looking: Looking, batches: Iterable[Sequence[Ended]]) -> Itera
         assert isinstance(seen, list)
         return seen
 
-    waiting: deque[tuple[Sequence[Ended], Future[list[Seen]]]] = deque()
+    waiting: deque[tuple[Batch, Future[list[Seen]]]] = deque()
     with ExitStack() as connections, ThreadPoolExecutor(num) as threads, ExitStack() as running:
         running.callback(threads.shutdown, wait=False, cancel_futures=True)
-        for _ in range(num):
-            free.put(connections.enter_context(running.enter_context(_process(looking))))
+        try:
+            for _ in range(num):
+                free.put(connections.enter_context(running.enter_context(_process(looking))))
+        except OSError as error:  # no file handles or no memory left
+            why = error.strerror or error
+            sys.stderr.write(f"construct.filters: fewer processes look at drafts than might, so it is slower: {why}\n")
+        if free.empty():
+            for batch in batches:
+                yield from _with(batch, looking(_drafts(one for one, _ in batch)))
         for batch in batches:
-            waiting.append((batch, threads.submit(look, _drafts(batch))))
+            waiting.append((batch, threads.submit(look, batch)))
             if len(waiting) > 2 * num:
                 of, future = waiting.popleft()
                 yield from _with(of, future.result())
@@ -121,8 +135,12 @@ def _process(looking: Looking) -> Iterator[Connection]:
     context = get_context("spawn")
     ours, its = context.Pipe()
     process = context.Process(target=_look_for, args=(its, looking), daemon=True)
-    process.start()
-    its.close()
+    with its:
+        try:
+            process.start()
+        except OSError:
+            ours.close()
+            raise
     try:
         yield ours
     finally:
@@ -135,33 +153,32 @@ def _look_for(connection: Connection, looking: Looking) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # other processes look meanwhile
     while True:
         try:
-            drafts = connection.recv()
+            given = connection.recv()
         except (EOFError, OSError):
             return
         try:
-            said: list[Seen] | Exception = looking(drafts)
+            said: list[Seen] | Exception = looking(_drafts(map(unpacked, given)))
         except Exception as error:
             said = error
         connection.send(said)
 
 
-def _batches(ended: Iterable[Ended]) -> Iterator[Sequence[Ended]]:
-    batch, num_chars = list[Ended](), 0
+def _batches(ended: Iterable[Ended]) -> Iterator[Batch]:
+    batch, num_bytes = list[tuple[Ended, bytes]](), 0
     for one in ended:
-        batch.append(one)
-        if isinstance(one.outcome, Draft):
-            num_chars += sum(len(str(message.get("content"))) for message in one.outcome.messages)
-        if len(batch) == _BATCH or num_chars > _MOST_CHARS:
+        batch.append((one, packed(one)))
+        num_bytes += len(batch[-1][1])
+        if len(batch) == _BATCH or num_bytes > _MOST_BYTES:
             yield batch
-            batch, num_chars = [], 0
+            batch, num_bytes = [], 0
     if batch:
         yield batch
 
 
-def _drafts(batch: Sequence[Ended]) -> list[Draft]:
-    return [one.outcome for one in batch if isinstance(one.outcome, Draft)]
+def _drafts(ended: Iterable[Ended]) -> list[Draft]:
+    return [one.outcome for one in ended if isinstance(one.outcome, Draft)]
 
 
-def _with(batch: Sequence[Ended], seen: Sequence[Seen]) -> Iterator[tuple[Ended, Seen]]:
+def _with(batch: Batch, seen: Sequence[Seen]) -> Iterator[tuple[Ended, bytes, Seen]]:
     of_drafts = iter(seen)
-    return ((one, next(of_drafts) if isinstance(one.outcome, Draft) else []) for one in batch)
+    return ((one, data, next(of_drafts) if isinstance(one.outcome, Draft) else []) for one, data in batch)

@@ -29,6 +29,7 @@ TOO_LOW = "its score is too low"
 class _Answer(NamedTuple):
     id: str
     text: str
+    system: str = ""
 
 
 class BackTranslation(Recipe):
@@ -84,19 +85,20 @@ class BackTranslation(Recipe):
     def chain(self, about: About) -> Chain:
         """Answers in turn."""
         answers = [_Answer(passage.id, passage.text) for passage in about.material.passages]
-        answers += [_Answer(seed.id, seed.answer) for seed in about.seeds]
+        answers += [_Answer(seed.id, seed.answer, seed.system) for seed in about.seeds]
         return Independent(partial(self._script, about, about.shuffled(answers)))
 
     def _script(self, about: About, answers: Sequence[_Answer], number: int) -> Script:
         answer, scores = answers[number % len(answers)], dict[str, float]()
         try:
-            prompt = about.prompt("back_translation", answer=answer.text)
+            prompt = about.prompt("back_translation", system=answer.system, answer=answer.text)
             reply = yield about.request(number, prompt, schema_of(_INSTRUCTION))
             instruction = read_object(reply, _INSTRUCTION)["instruction"]
             if len(answer.text.split()) > 3 and answer.text in instruction:
                 return Failed(LEAKED)
             if self.curate:
-                prompt = about.prompt("back_translation_score", instruction=instruction, answer=answer.text)
+                pair = {"instruction": instruction, "answer": answer.text}
+                prompt = about.prompt("back_translation_score", system=answer.system, **pair)
                 reply = yield about.request(number, prompt, schema_of(_SCORE), temperature=0.0)
                 score = read_object(reply, _SCORE)["score"]
                 if score not in _SCORES:
@@ -107,4 +109,5 @@ class BackTranslation(Recipe):
         except FormError as error:
             return error.failed
         messages = {"role": "user", "content": instruction}, {"role": "assistant", "content": answer.text}
-        return about.conversation(messages, [answer.id], scores=scores, evidence={"answer_of": answer.id})
+        evidence = {"answer_of": answer.id}
+        return about.conversation(messages, [answer.id], system=answer.system, scores=scores, evidence=evidence)

@@ -54,11 +54,12 @@ class Evolve(Recipe):
     def _script(self, about: About, seeds: Sequence[Seed], number: int) -> Script:
         seed, random = seeds[number % len(seeds)], about.random(number)
         ways = {"both": (*_DEEPER, _BROADER), "deeper": _DEEPER, "broader": (_BROADER,)}[self.direction]
-        instruction, used = seed.prompt, list[str]()
+        instruction, system, used = seed.prompt, seed.system, list[str]()
         try:
             for _ in range(self.rounds):
                 way = random.choice(ways)
-                reply = yield about.request(number, about.prompt(way, instruction=instruction), schema_of(_INSTRUCTION))
+                prompt = about.prompt(way, system=system, instruction=instruction)
+                reply = yield about.request(number, prompt, schema_of(_INSTRUCTION))
                 evolved = read_object(reply, _INSTRUCTION)["instruction"]
                 if _same(evolved, instruction) or _same(evolved, seed.prompt):
                     return Failed(SAME)
@@ -66,7 +67,8 @@ class Evolve(Recipe):
                     return Failed(COPIED)
                 instruction = evolved
                 used.append(way.removeprefix("evolve_"))
-            reply = yield about.request(number, about.prompt("evolve_answer", instruction=instruction))
+            prompt = about.prompt("evolve_answer", instruction=instruction)
+            reply = yield about.request(number, prompt, system=system)
             answer = read_text(reply)
         except FormError as error:
             return error.failed
@@ -74,7 +76,7 @@ class Evolve(Recipe):
             return Failed(WORDLESS)
         if refuses(answer, instruction):
             return Failed(REFUSED)
-        return about.draft(instruction, answer, [seed.id], evolved_by=used)
+        return about.draft(instruction, answer, [seed.id], system=system, evolved_by=used)
 
 
 def _same(one: str, other: str) -> bool:

@@ -35,15 +35,17 @@ class _Chain:
 
     def script(self, number: int) -> Script:
         """A single request."""
-        about, seeds = self._about, self._about.seeds
-        shown = about.random(number).sample([*seeds], min(self._shots, len(seeds)))
-        prompt = about.prompt("few_shot", examples=[{"prompt": s.prompt, "answer": s.answer} for s in shown])
+        about, random = self._about, self._about.random(number)
+        system, seeds = about.alike(random)
+        shown = random.sample(seeds, min(self._shots, len(seeds)))
+        examples = [{"prompt": s.prompt, "answer": s.answer} for s in shown]
+        prompt = about.prompt("few_shot", system=system, examples=examples)
         reply = yield about.request(number, prompt, schema_of(_EXAMPLE))
         try:
             found = read_object(reply, _EXAMPLE)
         except FormError as error:
             return error.failed
-        return about.draft(found["prompt"], found["answer"], [seed.id for seed in shown])
+        return about.draft(found["prompt"], found["answer"], [seed.id for seed in shown], system=system)
 
     def take(self, draft: Draft) -> str | None:
         """Keep all: copies are the filters' matter."""

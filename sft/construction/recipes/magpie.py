@@ -25,6 +25,7 @@ class Magpie(Recipe):
     prompts: ClassVar[tuple[str, ...]] = ("magpie_system",)
     num_requests: ClassVar[int] = 2
     needs_local: ClassVar[bool] = True
+    takes_system: ClassVar[bool] = False  # its own keeps the model to the task
 
     shots: NonNegativeInt = 4
     """How many instructions of the task stand in the system text; 0: there is none, as in the paper's general set."""

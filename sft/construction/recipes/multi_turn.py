@@ -42,22 +42,24 @@ class MultiTurn(Recipe):
         return Independent(partial(self._script, about))
 
     def _script(self, about: About, number: int) -> Script:
-        seeds = about.random(number).sample([*about.seeds], min(_NUM_SHOWN, len(about.seeds)))
-        messages = list[dict[str, str]]()
-        prompt = about.prompt("multi_turn_opening", openings=[seed.prompt for seed in seeds], turns=self.turns)
+        random = about.random(number)
+        system, alike = about.alike(random)
+        seeds = random.sample(alike, min(_NUM_SHOWN, len(alike)))
+        messages, openings = list[dict[str, str]](), [seed.prompt for seed in seeds]
+        prompt = about.prompt("multi_turn_opening", system=system, openings=openings, turns=self.turns)
         try:
             while True:
                 said = read_object((yield about.request(number, prompt, schema_of(_MESSAGE))), _MESSAGE)["message"]
                 if any(said.split() == message["content"].split() for message in messages):
                     return Failed(REPEATED)
                 messages.append({"role": "user", "content": said})
-                answer = read_text((yield about.request(number, [*messages])))
+                answer = read_text((yield about.request(number, [*messages], system=system)))
                 if refuses(answer, "\n".join(message["content"] for message in messages)):
                     return Failed(REFUSED)
                 messages.append({"role": "assistant", "content": answer})
                 if len(messages) == 2 * self.turns:
-                    return about.conversation(messages, [seed.id for seed in seeds])
+                    return about.conversation(messages, [seed.id for seed in seeds], system=system)
                 left = self.turns - len(messages) // 2
-                prompt = about.prompt("multi_turn_next", messages=[*messages], left=left)
+                prompt = about.prompt("multi_turn_next", system=system, messages=[*messages], left=left)
         except FormError as error:
             return error.failed

@@ -47,7 +47,8 @@ class Paraphrase(Recipe):
 
     def _script(self, about: About, seeds: Sequence[Seed], wording: Set[str], number: int) -> Script:
         seed = seeds[number % len(seeds)]
-        reply = yield about.request(number, about.prompt("paraphrase", prompt=seed.prompt), schema_of(_PROMPT))
+        prompt = about.prompt("paraphrase", system=seed.system, prompt=seed.prompt)
+        reply = yield about.request(number, prompt, schema_of(_PROMPT))
         try:
             found = read_object(reply, _PROMPT)["prompt"]
         except FormError as error:
@@ -60,4 +61,4 @@ class Paraphrase(Recipe):
             own = [word for word in words_of(seed.prompt) if word not in wording]
             if common_length(own, words_of(found)) < len(own):
                 return Failed(LOST_WORDS)
-        return about.draft(found, seed.answer, [seed.id], wording_of=seed.id, answer_of=seed.id)
+        return about.draft(found, seed.answer, [seed.id], system=seed.system, wording_of=seed.id, answer_of=seed.id)

@@ -51,26 +51,29 @@ class Persona(Recipe):
         return Independent(partial(self._script, about, persons, seeds))
 
     def _script(self, about: About, persons: Sequence[str], seeds: Sequence[Seed], number: int) -> Script:
-        shown = about.random(number).sample(seeds, min(_NUM_SHOWN, len(seeds)))
+        random, of = about.random(number), seeds[number % len(seeds)]
+        system = about.alike(random)[0] if persons else of.system
+        seeds = [seed for seed in seeds if seed.system == system]
+        shown = random.sample(seeds, min(_NUM_SHOWN, len(seeds)))
         used = [seed.id for seed in shown]
         try:
             if persons:
                 person = persons[number % len(persons)]
             else:
-                of = seeds[number % len(seeds)]
                 used = [of.id, *(id for id in used if id != of.id)]
-                prompt = about.prompt("persona_person", text=of.prompt)
+                prompt = about.prompt("persona_person", system=system, text=of.prompt)
                 person = read_object((yield about.request(number, prompt, schema_of(_PERSONA))), _PERSONA)["persona"]
             examples = [seed.prompt for seed in shown]
-            prompt = about.prompt("persona_instruction", persona=person, examples=examples)
+            prompt = about.prompt("persona_instruction", system=system, persona=person, examples=examples)
             reply = yield about.request(number, prompt, schema_of(_INSTRUCTION))
             instruction = read_object(reply, _INSTRUCTION)["instruction"]
-            answer = read_text((yield about.request(number, about.prompt("persona_answer", instruction=instruction))))
+            prompt = about.prompt("persona_answer", instruction=instruction)
+            answer = read_text((yield about.request(number, prompt, system=system)))
         except FormError as error:
             return error.failed
         if refuses(answer, instruction):
             return Failed(REFUSED)
-        return about.draft(instruction, answer, used, persona=person)
+        return about.draft(instruction, answer, used, system=system, persona=person)
 
 
 def _read(path: Path) -> tuple[str, ...]:

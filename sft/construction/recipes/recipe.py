@@ -26,6 +26,8 @@ from sft.endpoint.chat import ChatRequest
 from sft.schema import JsonObject
 from sft.seeds import derive_seed
 
+SYSTEM = "system"
+"""The template that shows a system text."""
 _SOURCES = "data.sources."
 T = TypeVar("T")
 
@@ -45,7 +47,10 @@ def _names(given: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """A record to show: its first turn of the user, and the answer to it."""
+    """A record to show: its first turn of the user, and the answer to it.
+
+    Answers depend on a system text. So a script shows seeds of one system text alone, and its record gets this one.
+    """
 
     id: str
     prompt: str
@@ -54,6 +59,8 @@ class Seed:
     tests: tuple[str, ...] = ()
     """Of its record, for code."""
     setup_code: str = ""
+    system: str = ""
+    """The text that stands before them; empty where there is none."""
 
 
 class Recipe(BaseModel, ABC):
@@ -66,6 +73,8 @@ class Recipe(BaseModel, ABC):
     """The templates that it uses."""
     needs_local: ClassVar[bool] = False
     """Whether a served model cannot do what it asks for."""
+    takes_system: ClassVar[bool] = True
+    """Whether seeds with a system text may be shown."""
 
     @property
     @abstractmethod
@@ -168,6 +177,14 @@ class About:
         draw = Random(derive_seed(self.run_seed, "construct", self.recipe.title, self.task, "order"))
         return draw.sample(items, len(items))
 
+    def alike(self, random: Random) -> tuple[str, list[Seed]]:
+        """A system text and the seeds that have it: that of a seed drawn at random, if there are several texts."""
+        seeds = [*self.seeds]
+        if len({seed.system for seed in seeds}) < 2:
+            return (seeds[0].system if seeds else ""), seeds
+        system = random.choice(seeds).system
+        return system, [seed for seed in seeds if seed.system == system]
+
     def random(self, number: int) -> Random:
         """The only randomness of a script."""
         return Random(derive_seed(self.run_seed, "construct", self.recipe.title, self.task, number))
@@ -178,32 +195,35 @@ class About:
         prompt: str | Sequence[JsonObject],
         schema: JsonObject | None = None,
         temperature: float | None = None,
+        system: str = "",
     ) -> ChatRequest:
-        """A request with a single turn of the user, or with a whole conversation."""
+        """A request with a single turn of the user, or with a whole conversation; `system` stands before it."""
         recipe, name = self.recipe, ScriptName(self.recipe.title, self.task, number)
         return ChatRequest(
             str(name),
-            [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [*prompt],
+            [*_system_turn(system), *([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)],
             recipe.max_tokens,
             temperature=recipe.temperature if temperature is None else temperature,
             top_p=recipe.top_p,
             schema=schema,
         )
 
-    def prompt(self, name: str, **values: Any) -> str:
-        """The text of a template for this task."""
-        return self.prompts.render(name, task=self.task, **values)
+    def prompt(self, name: str, *, system: str = "", **values: Any) -> str:
+        """The text of a template for this task, behind the system text of what it shows."""
+        text = self.prompts.render(name, task=self.task, **values)
+        return f"{self.prompts.render(SYSTEM, system=system)}\n\n{text}" if system else text
 
-    def draft(self, prompt: str, answer: str, shown: Sequence[str], **evidence: Any) -> Draft:
+    def draft(self, prompt: str, answer: str, shown: Sequence[str], *, system: str = "", **evidence: Any) -> Draft:
         """A conversation of one turn; see `conversation`."""
         messages = {"role": "user", "content": prompt}, {"role": "assistant", "content": answer}
-        return self.conversation(messages, shown, evidence=evidence)
+        return self.conversation(messages, shown, system=system, evidence=evidence)
 
     def conversation(
         self,
         messages: Sequence[JsonObject],
         shown: Sequence[str],
         *,
+        system: str = "",
         tools: Sequence[JsonObject] = (),
         scores: Mapping[str, float] | None = None,
         evidence: JsonObject | None = None,
@@ -211,6 +231,11 @@ class About:
         """A draft; whoever asked adds what it took to its provenance."""
         recipe = self.recipe
         parameters = {"temperature": recipe.temperature, "top_p": recipe.top_p, "max_tokens": recipe.max_tokens}
-        fingerprint = self.prompts.fingerprint(recipe.prompts)
+        fingerprint = self.prompts.fingerprint((*recipe.prompts, SYSTEM) if system else recipe.prompts)
         provenance = Provenance(recipe.title, "", fingerprint, parameters, tuple(shown), scores=scores or {})
-        return Draft(tuple(messages), self.task, provenance, tuple(tools), evidence or {})
+        turns = *_system_turn(system), *messages
+        return Draft(turns, self.task, provenance, tuple(tools), evidence or {})
+
+
+def _system_turn(system: str) -> list[JsonObject]:
+    return [{"role": "system", "content": system}] if system else []

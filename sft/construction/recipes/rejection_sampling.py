@@ -96,7 +96,7 @@ class RejectionSampling(Recipe):
         prompt, failed = about.prompt("rejection_sampling", prompt=seed.prompt), Failed(UNREADABLE)
         for _ in range(self.answers):
             try:
-                answers.append(read_text((yield about.request(number, prompt))))
+                answers.append(read_text((yield about.request(number, prompt, system=seed.system))))
             except FormError as error:
                 failed = error.failed
         if not answers:
@@ -115,6 +115,7 @@ class RejectionSampling(Recipe):
         return about.conversation(
             ({"role": "user", "content": seed.prompt}, {"role": "assistant", "content": answers[chosen]}),
             [seed.id],
+            system=seed.system,
             scores={"agreement": len(stay) / self.answers},
             evidence=evidence,
         )

@@ -7,6 +7,7 @@
 An instruction that is like a seed's or an earlier draft's (ROUGE-L of 0.7 or more) ends the try, before more is paid.
 """
 
+from collections import defaultdict
 from typing import ClassVar
 
 from sft.construction.answer_form import FormError, read_object, read_text, schema_of
@@ -46,7 +47,8 @@ class _Chain:
 
     def __init__(self, about: About) -> None:
         self._about = about
-        self._drafted: list[tuple[str, str]] = []
+        self._drafted = defaultdict[str, list[tuple[str, str]]](list)
+        """By system text."""
         self._pool = PromptPool(_LIKE)
         for seed in about.seeds:
             self._pool.add(words_of(seed.prompt))
@@ -54,32 +56,35 @@ class _Chain:
     def script(self, number: int) -> Script:
         """Three requests."""
         about, random, num_seen = self._about, self._about.random(number), len(self._pool)
-        drafts = random.sample(self._drafted, min(self._NUM_DRAFTS, len(self._drafted)))
-        seeds = random.sample([*about.seeds], min(self._NUM_SEEDS, len(about.seeds)))
+        system, alike = about.alike(random)
+        drafted = self._drafted[system]
+        drafts = random.sample(drafted, min(self._NUM_DRAFTS, len(drafted)))
+        seeds = random.sample(alike, min(self._NUM_SEEDS, len(alike)))
         shown = [*((seed.id, seed.prompt) for seed in seeds), *drafts]
         random.shuffle(shown)
         try:
-            prompt = about.prompt("self_instruct_instruction", instructions=[text for _, text in shown])
+            prompt = about.prompt("self_instruct_instruction", system=system, instructions=[text for _, text in shown])
             reply = yield about.request(number, prompt, schema_of(_INSTRUCTION))
             found = read_object(reply, _INSTRUCTION)
             instruction = found["instruction"]
             if not self._is_new(instruction, num_seen):
                 return Failed(NOT_NEW)
             if found["is_classification"]:
-                prompt = about.prompt("self_instruct_label", instruction=instruction)
+                prompt = about.prompt("self_instruct_label", system=system, instruction=instruction)
                 output = read_object((yield about.request(number, prompt, schema_of(_LABEL))), _LABEL)["output"]
-                prompt = about.prompt("self_instruct_labelled_input", instruction=instruction, output=output)
+                pair = {"instruction": instruction, "output": output}
+                prompt = about.prompt("self_instruct_labelled_input", system=system, **pair)
                 given = read_object((yield about.request(number, prompt, schema_of(_INPUT))), _INPUT)["input"]
             else:
-                prompt = about.prompt("self_instruct_input", instruction=instruction)
+                prompt = about.prompt("self_instruct_input", system=system, instruction=instruction)
                 reply = yield about.request(number, prompt, schema_of(_INPUT))
                 given = read_object(reply, _INPUT, may_be_empty=("input",))["input"]
                 prompt = about.prompt("self_instruct_output", instruction=instruction, input=given)
-                output = read_text((yield about.request(number, prompt)))
+                output = read_text((yield about.request(number, prompt, system=system)))
         except FormError as error:
             return error.failed
         whole = f"{instruction}\n\n{given}" if given else instruction
-        return about.draft(whole, output, [of for of, _ in shown], instruction=instruction)
+        return about.draft(whole, output, [of for of, _ in shown], system=system, instruction=instruction)
 
     def take(self, draft: Draft) -> str | None:
         """Drop what another draft that this one did not see has made, too."""
@@ -87,7 +92,8 @@ class _Chain:
         if not self._is_new(instruction, len(self._pool)):
             return NOT_NEW
         self._pool.add(words_of(instruction))
-        self._drafted.append((draft.id, instruction))
+        first = draft.messages[0]
+        self._drafted[first["content"] if first["role"] == "system" else ""].append((draft.id, instruction))
         return None
 
     def _is_new(self, instruction: str, num_seen: int) -> bool:
