@@ -1,10 +1,13 @@
 """What is sent to a server over HTTP, and what comes back: again where the trouble may pass, and bounded in size.
 
-    path, content ──Connection.bring──▶ the body of an answer with status 200, or a `NoAnswerError`
+    path, content ──Connection.bring──▶ the body of an answer of success, or a `NoAnswerError`
 
 What a busy server (429), one in trouble (5xx) or none at all has lost is sent again after a pause, which doubles, or is
-the one that the server asks for. An answer that breaks off is asked for again, too. Neither proxies of the environment
-nor redirects are followed: texts and key go where the address says.
+the one that the server asks for. An answer that breaks off is asked for again, too. What meets a connection that the
+server has closed since the last answer is sent again at once, on another one; that is no failure.
+
+Texts and key go where the address says: redirects are not followed, and a proxy of the environment is asked for tunnels
+alone (https), in which it reads nothing. An address of http is reached without one.
 """
 
 import asyncio
@@ -12,10 +15,11 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp import hdrs
@@ -24,11 +28,13 @@ from yarl import URL
 from sft.endpoint.chat import ReplyError, quoted
 from sft.endpoint.endpoint import Endpoint, EndpointError, Patience, header_from
 from sft.schema import JsonObject
-from sft.url_secrets import without_secrets
+from sft.url_secrets import remember_secrets, without_secrets
 
 TRIES_OF_BODIES = 3
 """Of an answer that breaks off."""
 _CONNECT_SECONDS = 20.0
+_IDLE_SECONDS = 4.0
+"""For which a connection is kept; uvicorn, in which vLLM and SGLang run, closes it after 5."""
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_ASKED_FOR = 0.5, 8.0, 120.0
 _PASSING = 408, 409, 429
 _MOST_ERROR_BYTES = 1 << 16
@@ -53,7 +59,7 @@ class CutOffError(NoAnswerError):
 
 
 class StatusError(NoAnswerError):
-    """The server answers with another status than 200; the text is what it says."""
+    """The server answers with a status other than those of success; the text is what it says."""
 
     def __init__(self, status: int, told: str) -> None:
         super().__init__(told)
@@ -65,15 +71,16 @@ class Coming:
     """What has come of an answer so far."""
 
     has_begun: bool = False
-    """Whether a status of 200 came, in any try."""
+    """Whether a status of success came, in any try."""
     body: bytearray = field(default_factory=bytearray)
 
 
 class Connection:
     """Open to one server; see `connected`."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, patience: Patience) -> None:
-        self._session, self._url, self._patience = session, url.rstrip("/"), patience
+    def __init__(self, session: aiohttp.ClientSession, url: URL, patience: Patience) -> None:
+        self._session, self._url, self._patience = session, str(url).rstrip("/"), patience
+        self._proxy = _proxy(url)
 
     async def bring(self, path: str, content: JsonObject | None, coming: Coming, retries: int) -> None:
         """Have an answer come.
@@ -86,10 +93,10 @@ class Connection:
 
         Raises:
             NoAnswerError: there is none.
-            ReplyError: it is too large.
+            ReplyError: it is too large, or compressed.
         """
         data = None if content is None else json.dumps(content).encode()
-        num_cut_off = num_failed = 0
+        num_cut_off = num_failed = num_stale = 0
         while True:
             pause = 0.0
             try:
@@ -99,6 +106,9 @@ class Connection:
                 if num_cut_off == TRIES_OF_BODIES:
                     raise
             except _PassingError as passing:
+                if passing.is_stale and not num_stale:
+                    num_stale += 1
+                    continue
                 if num_failed == retries:
                     raise passing.trouble from None
                 pause = _pause(num_failed) if passing.pause is None else passing.pause
@@ -106,10 +116,17 @@ class Connection:
             await asyncio.sleep(pause)
 
     async def _try(self, path: str, data: bytes | None, coming: Coming) -> None:
+        line = _Line()
         try:
-            method = hdrs.METH_GET if data is None else hdrs.METH_POST
-            async with self._session.request(method, self._url + path, data=data, allow_redirects=False) as answer:
-                if answer.status == 200:
+            async with self._session.request(
+                hdrs.METH_GET if data is None else hdrs.METH_POST,
+                self._url + path,
+                data=data,
+                allow_redirects=False,
+                proxy=self._proxy,
+                trace_request_ctx=line,
+            ) as answer:
+                if 200 <= answer.status < 300:
                     return await self._read(answer, coming)
                 trouble = StatusError(answer.status, await _told(answer))
                 if answer.status not in _PASSING and answer.status < 500:
@@ -118,19 +135,18 @@ class Connection:
         except aiohttp.ServerTimeoutError:
             raise _PassingError(LateError()) from None
         except (aiohttp.ClientError, OSError) as error:
-            cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-            raise _PassingError(UnreachedError(without_secrets(str(cause) or type(cause).__name__))) from None
+            is_stale = line.was_used_before and isinstance(error, aiohttp.ServerDisconnectedError | OSError)
+            raise _PassingError(UnreachedError(_unreached(error)), is_stale=is_stale) from None
 
     async def _read(self, answer: aiohttp.ClientResponse, coming: Coming) -> None:
         most = self._patience.most_bytes
         coming.has_begun, coming.body = True, bytearray()
+        if (compressed := answer.headers.get("Content-Encoding", "")) not in ("", "identity"):
+            raise ReplyError(f"the answer is compressed ({quoted(compressed)}), which was not asked for")
         try:
-            async for part in answer.content.iter_any():
-                coming.body += part
-                if len(coming.body) > most:
-                    break
-        except (aiohttp.ClientError, OSError) as error:
-            raise CutOffError("the connection ended in the middle of the answer") from error
+            await _read_up_to(most, answer, coming.body)
+        except (aiohttp.ClientError, OSError):
+            raise CutOffError("the connection ended in the middle of the answer") from None
         if len(coming.body) > most:
             raise ReplyError(f"the answer is larger than {most:,} bytes")
 
@@ -144,7 +160,7 @@ def sent_headers(endpoint: Endpoint) -> dict[str, str]:
     headers = {
         "Content-Type": "application/json",
         "Accept": "application/json",
-        "Accept-Encoding": "identity",  # an answer is short, and a compressed one may become very long
+        "Accept-Encoding": "identity",  # an answer is short, and a compressed one may become endless
         "User-Agent": "sft",
         **{header: value for name, header in _SENT_VARIABLES.items() if (value := header_from(name))},
     }
@@ -161,27 +177,75 @@ async def connected(endpoint: Endpoint, patience: Patience) -> AsyncIterator[Con
         EndpointError: the address or the key is none.
     """
     try:
-        URL(endpoint.url)
+        url = URL(endpoint.url)
     except ValueError as error:
         raise EndpointError(f"endpoint: {endpoint.url} is no address of a server: {error}.") from None
-    timeout = aiohttp.ClientTimeout(sock_connect=min(_CONNECT_SECONDS, patience.seconds), sock_read=patience.seconds)
+    connect_seconds = min(_CONNECT_SECONDS, patience.seconds)
+    reuse = aiohttp.TraceConfig()
+    reuse.on_connection_reuseconn.append(_note_reuse)
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),  # whoever asks bounds their number
+        # Whoever asks bounds their number.
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
         headers=sent_headers(endpoint),
-        timeout=timeout,
+        timeout=aiohttp.ClientTimeout(connect=connect_seconds, sock_read=patience.seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=False,
+        auto_decompress=False,
+        trust_env=False,  # it would also take keys from .netrc
+        trace_configs=[reuse],
     ) as session:
-        yield Connection(session, endpoint.url, patience)
+        yield Connection(session, url, patience)
+
+
+@dataclass(slots=True)
+class _Line:
+    """What one try is sent on."""
+
+    was_used_before: bool = False
+
+
+async def _note_reuse(_session: aiohttp.ClientSession, context: Any, _about: Any) -> None:
+    context.trace_request_ctx.was_used_before = True
 
 
 class _PassingError(Exception):
     """What may be over soon."""
 
-    def __init__(self, trouble: NoAnswerError, pause: float | None = None) -> None:
-        """`pause`: the seconds that the server asks to wait; None if it does not."""
+    def __init__(self, trouble: NoAnswerError, pause: float | None = None, is_stale: bool = False) -> None:
+        """Not raised to whoever asks.
+
+        Args:
+            trouble: is, if it does not pass.
+            pause: the seconds that the server asks to wait; None if it does not.
+            is_stale: whether the server may have closed the connection before the request came.
+        """
         super().__init__()
-        self.trouble, self.pause = trouble, pause
+        self.trouble, self.pause, self.is_stale = trouble, pause, is_stale
+
+
+def _proxy(url: URL) -> str | None:
+    """What opens a tunnel to the server.
+
+    Raises:
+        EndpointError: the environment names what is no proxy of HTTP.
+    """
+    if url.scheme != "https" or proxy_bypass(f"{url.raw_host}:{url.port}"):
+        return None
+    named = getproxies()
+    given = named.get("https") or named.get("all")
+    if not given:
+        return None
+    given = given if "://" in given else f"http://{given}"
+    remember_secrets(given)
+    try:
+        is_right = URL(given).scheme in ("http", "https") and bool(URL(given).host)
+    except ValueError:
+        is_right = False
+    if not is_right:
+        raise EndpointError(
+            f"endpoint: {without_secrets(given)}, the proxy that the environment names for {url} (HTTPS_PROXY, "
+            f"ALL_PROXY), is none of HTTP. Name one such as http://proxy:3128, or add {url.host} to NO_PROXY."
+        )
+    return given
 
 
 def _pause(num_failed: int) -> float:
@@ -202,12 +266,31 @@ def _asked_pause(headers: Mapping[str, str]) -> float | None:
     return seconds if 0 < seconds <= _LONGEST_ASKED_FOR else None
 
 
+def _unreached(error: Exception) -> str:
+    """Why the server was not reached. Not all that the error holds: that may be headers."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answers with status {error.status}: {quoted(error.message)}"
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    told = error.message if isinstance(error, aiohttp.ClientResponseError) else str(cause)
+    told = without_secrets(told.strip() or type(cause).__name__)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"{told}. What is trusted are the system's certificates, or those in the file SSL_CERT_FILE"
+    return f"the proxy: {told}" if isinstance(error, aiohttp.ClientProxyConnectionError) else told
+
+
+async def _read_up_to(most: int, answer: aiohttp.ClientResponse, body: bytearray) -> None:
+    """Until its end, or until it is larger."""
+    async for part in answer.content.iter_any():
+        body += part
+        if len(body) > most:
+            return
+
+
 async def _told(answer: aiohttp.ClientResponse) -> str:
     """What the server says of an error."""
-    try:
-        body = await answer.content.read(_MOST_ERROR_BYTES)
-    except (aiohttp.ClientError, OSError):
-        body = b""
+    body = bytearray()
+    with suppress(aiohttp.ClientError, OSError):
+        await _read_up_to(_MOST_ERROR_BYTES, answer, body)
     text = body.decode(errors="replace")
     try:
         content: Any = json.loads(text)
