@@ -13,6 +13,7 @@ alone (https), in which it reads nothing. An address of http is reached without 
 import asyncio
 import json
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +28,7 @@ from yarl import URL
 
 from sft.endpoint.chat import ReplyError, quoted
 from sft.endpoint.endpoint import Endpoint, EndpointError, Patience, header_from
+from sft.printable import printable
 from sft.schema import JsonObject
 from sft.url_secrets import remember_secrets, without_secrets
 
@@ -131,7 +133,7 @@ class Connection:
                 trouble = StatusError(answer.status, await _told(answer))
                 if answer.status not in _PASSING and answer.status < 500:
                     raise trouble
-                raise _PassingError(trouble, _asked_pause(answer.headers))
+                raise _PassingError(trouble, asked_pause(answer.headers))
         except aiohttp.ServerTimeoutError:
             raise _PassingError(LateError()) from None
         except (aiohttp.ClientError, OSError) as error:
@@ -180,14 +182,15 @@ async def connected(endpoint: Endpoint, patience: Patience) -> AsyncIterator[Con
         url = URL(endpoint.url)
     except ValueError as error:
         raise EndpointError(f"endpoint: {endpoint.url} is no address of a server: {error}.") from None
-    connect_seconds = min(_CONNECT_SECONDS, patience.seconds)
+    # That of aiohttp's own is made when it is imported.
+    certificates = ssl.create_default_context() if url.scheme == "https" else True
     reuse = aiohttp.TraceConfig()
     reuse.on_connection_reuseconn.append(_note_reuse)
     async with aiohttp.ClientSession(
         # Whoever asks bounds their number.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS, ssl=certificates),
         headers=sent_headers(endpoint),
-        timeout=aiohttp.ClientTimeout(connect=connect_seconds, sock_read=patience.seconds),
+        timeout=aiohttp.ClientTimeout(connect=min(_CONNECT_SECONDS, patience.seconds), sock_read=patience.seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,  # it would also take keys from .netrc
@@ -253,7 +256,7 @@ def _pause(num_failed: int) -> float:
     return float(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**num_failed) * (1 - random.random() / 4))
 
 
-def _asked_pause(headers: Mapping[str, str]) -> float | None:
+def asked_pause(headers: Mapping[str, str]) -> float | None:
     """The seconds of `Retry-After`, which is a number or a date; None where it is neither, or too far away."""
     given = headers.get("Retry-After", "")
     try:
@@ -270,9 +273,11 @@ def _unreached(error: Exception) -> str:
     """Why the server was not reached. Not all that the error holds: that may be headers."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return f"the proxy answers with status {error.status}: {quoted(error.message)}"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the server disconnected"  # its own text may be half a head
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     told = error.message if isinstance(error, aiohttp.ClientResponseError) else str(cause)
-    told = without_secrets(told.strip() or type(cause).__name__)
+    told = printable(" ".join(without_secrets(told).split())) or type(cause).__name__
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"{told}. What is trusted are the system's certificates, or those in the file SSL_CERT_FILE"
     return f"the proxy: {told}" if isinstance(error, aiohttp.ClientProxyConnectionError) else told
