@@ -11,6 +11,7 @@ alone (https), in which it reads nothing. An address of http is reached without 
 """
 
 import asyncio
+import io
 import json
 import random
 import ssl
@@ -39,7 +40,7 @@ _IDLE_SECONDS = 4.0
 """For which a connection is kept; uvicorn, in which vLLM and SGLang run, closes it after 5."""
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_ASKED_FOR = 0.5, 8.0, 120.0
 _PASSING = 408, 409, 429
-_MOST_ERROR_BYTES = 1 << 16
+_MOST_ERROR_BYTES, _LARGE_BYTES = 1 << 16, 1 << 20
 _SENT_VARIABLES = {"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"}
 """Of the environment; each with its header."""
 
@@ -123,7 +124,8 @@ class Connection:
             async with self._session.request(
                 hdrs.METH_GET if data is None else hdrs.METH_POST,
                 self._url + path,
-                data=data,
+                # Of a large body, aiohttp wants to send a part at a time.
+                data=io.BytesIO(data) if data and len(data) > _LARGE_BYTES else data,
                 allow_redirects=False,
                 proxy=self._proxy,
                 trace_request_ctx=line,
@@ -180,6 +182,7 @@ async def connected(endpoint: Endpoint, patience: Patience) -> AsyncIterator[Con
     """
     try:
         url = URL(endpoint.url)
+        (url.host or "").encode("idna")  # as whoever looks it up does
     except ValueError as error:
         raise EndpointError(f"endpoint: {endpoint.url} is no address of a server: {error}.") from None
     # That of aiohttp's own is made when it is imported.

@@ -177,7 +177,10 @@ def test_what_is_no_plain_address_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize(
     ("url", "told"),
-    [("http://" + "\u00e4" * 80 + "/v1", "is no address of a server"), ("http://1.2.3.999/v1", "nothing answers at")],
+    [
+        *((f"http://{host}/v1", "is no address of a server") for host in ("\u00e4" * 80, "a" * 80, "a..b")),
+        ("http://1.2.3.999/v1", "nothing answers at"),
+    ],
 )
 def test_an_address_that_nobody_can_look_up_is_a_message(url: str, told: str) -> None:
     with pytest.raises(EndpointError, match=told):

@@ -117,6 +117,15 @@ def test_what_is_asked_stands_behind_the_path_of_the_address(path: str, sent_to:
     assert f"Authorization: Bearer {KEY}\r\n" in heads[0]
 
 
+def test_a_prompt_of_megabytes_is_sent_whole_and_again() -> None:
+    with chat_server(lambda content: str(len(content["messages"][0]["content"]))) as server:
+        server.num_cut_off = 1
+        prompt, found = [{"role": "user", "content": "x" * 3_000_000}], []
+        client = EndpointClient(Endpoint(server.url, "tiny"), ONE_TRY)
+        client.chat_all([ChatRequest("", prompt, 8)], lambda _, outcome: found.append(outcome))
+    assert texts(found) == ["3000000"]
+
+
 def test_an_address_of_ipv6_is_asked() -> None:
     with raw_server(sends(whole(FINE)), "::1") as (port, heads):
         assert texts(asked(f"http://[::1]:{port}/v1")) == ["fine"]
