@@ -28,7 +28,7 @@ class Line:
     def request(self) -> str:
         """Its head; empty where the client has closed the connection."""
         head, num_bytes = "", 0
-        while line := self._read.readline().decode():
+        while line := self._read.readline().decode(errors="replace"):
             head += line
             if line.lower().startswith("content-length:"):
                 num_bytes = int(line.partition(":")[2])

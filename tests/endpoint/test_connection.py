@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
 
@@ -182,17 +182,18 @@ def test_an_error_that_comes_in_pieces_is_told_whole() -> None:
         assert texts(asked(f"http://127.0.0.1:{port}/v1")) == ["none: the server answers with status 400: 'in two'"]
 
 
-@pytest.mark.parametrize(
-    ("given", "least", "most"),
-    [
-        *(("7", 7, 7), ("0.25", 0.25, 0.25), ("120", 120, 120), (formatdate(time.time() + 60, usegmt=True), 40, 60)),
-        *((given, None, None) for given in ("", "0", "-3", "1e9", "inf", "nan", "soon", "Mon, 99 Foo 2020", "9" * 400)),
-        (formatdate(0, usegmt=True), None, None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(given: str, least: float | None, most: float | None) -> None:
-    pause = asked_pause({"Retry-After": given})
-    assert pause is None if least is None or most is None else pause is not None and least <= pause <= most
+@pytest.mark.parametrize("given", ["", "0", "-3", "1e9", "inf", "nan", "soon", "Mon, 99 Foo 2020", "9" * 400])
+def test_a_retry_after_that_says_nothing_is_not_kept(given: str) -> None:
+    assert asked_pause({"Retry-After": given}) is None
+
+
+def test_retry_after_is_seconds_or_a_date() -> None:
+    assert [asked_pause({"Retry-After": given}) for given in ("7", "0.25", "120")] == [7, 0.25, 120]
+    pause = asked_pause({"Retry-After": formatdate(time.time() + 60, usegmt=True)})
+    assert pause is not None
+    assert 40 < pause <= 60
+    assert asked_pause({"Retry-After": formatdate(time.time() - 60, usegmt=True)}) is None
+    assert asked_pause({}) is None
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
@@ -265,8 +266,9 @@ def tunnel(line: Line) -> None:
         line.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
 
         def pass_back() -> None:
-            while part := target.recv(1 << 16):
-                line.send(part)
+            with suppress(OSError):  # closed
+                while part := target.recv(1 << 16):
+                    line.send(part)
 
         threading.Thread(target=pass_back, daemon=True).start()
         while part := line.socket.recv(1 << 16):
