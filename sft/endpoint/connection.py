@@ -274,16 +274,25 @@ def asked_pause(headers: Mapping[str, str]) -> float | None:
 
 def _unreached(error: Exception) -> str:
     """Why the server was not reached. Not all that the error holds: that may be headers."""
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return f"the proxy answers with status {error.status}: {quoted(error.message)}"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server disconnected"  # its own text may be half a head
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    told = error.message if isinstance(error, aiohttp.ClientResponseError) else str(cause)
-    told = printable(" ".join(without_secrets(told).split())) or type(cause).__name__
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"{told}. What is trusted are the system's certificates, or those in the file SSL_CERT_FILE"
-    return f"the proxy: {told}" if isinstance(error, aiohttp.ClientProxyConnectionError) else told
+    match error:
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy answers with status {error.status}: {quoted(error.message)}"
+        case aiohttp.ServerDisconnectedError():
+            return "the server disconnected"  # its own text may be half a head
+        case aiohttp.ClientConnectorCertificateError():
+            told = _in_one_line(error.certificate_error)
+            return f"{told}. What is trusted are the system's certificates, or those in the file SSL_CERT_FILE"
+        case aiohttp.ClientProxyConnectionError():
+            return f"the proxy: {_in_one_line(error.os_error)}"
+        case aiohttp.ClientConnectorError():
+            return _in_one_line(error.os_error)
+        case aiohttp.ClientResponseError():
+            return _in_one_line(error, error.message)
+    return _in_one_line(error)
+
+
+def _in_one_line(error: Exception, told: str = "") -> str:
+    return printable(" ".join(without_secrets(told or str(error)).split())) or type(error).__name__
 
 
 async def _read_up_to(most: int, answer: aiohttp.ClientResponse, body: bytearray) -> None:
