@@ -27,8 +27,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import openai  # noqa: F401  (a second, which is not part of what is measured)
-
 from benchmarks.filtering import measure_filters
 from benchmarks.reviewing import measure_review
 from sft.config_construction import ConstructConfig

@@ -133,8 +133,6 @@ def _read(file: IO[bytes]) -> Iterator[Ended]:
 
 def _command(folder: Path, num: int, part: str) -> tuple[_Used, int]:
     del part
-    import openai  # noqa: F401, PLC0415  (a second, which is not part of what is measured)
-
     construct, work = _job(folder, num)
     around = _around(folder, construct, work)
     begun = _Used.at_first()

@@ -45,7 +45,6 @@ from sft.data.block_preparer import prepare_in_threads
 from sft.data.record_pipeline import RecordPipeline
 from sft.data.store_recipe import StoreRecipe
 from sft.difficulty.loss_table import Floats
-from sft.endpoint.client import check_client
 from sft.endpoint.endpoint import Endpoint, Patience
 from sft.errors import TrainingError, UserError
 from sft.job_config import JobConfig
@@ -77,7 +76,6 @@ def construct(job: JobConfig, given: ConstructConfig, console: Console, patience
     folder, config = ConstructionFolder(section.out), job.sft
     for served in section.teachers:
         if served.endpoint:
-            check_client()
             Endpoint(served.endpoint, served.model, served.api_key_env).key()
     folder.check()
     check_sources(config, section)

@@ -12,14 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar
 
+from sft.nesting import is_deep
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Record = TypeVar("Record", bound="DataclassInstance")
 
-MOST_DEPTH = 100
-"""Of lists and objects in each other that people hand in. Whatever goes through a value by calling itself, such as a
-copy, may go no deeper than Python's calls, and real records do not need ten."""
 _BLOCK_BYTES = 1 << 16
 _READABLE = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 """Made once: that takes longer than to encode a line."""
@@ -61,25 +60,12 @@ def is_json(text: bytes) -> bool:
 
 
 def read_object(line: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line; None for one that is none, or is nested deeper than `MOST_DEPTH`."""
+    """The JSON object of a line; None for one that is none, or is nested too deep (`sft.nesting`)."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(content, dict) or (line.count(b"{") + line.count(b"[") > MOST_DEPTH and is_deep(content)):
-        return None
-    return content
-
-
-def is_deep(content: Any) -> bool:
-    """Whether lists and objects are nested deeper than `MOST_DEPTH`."""
-    level = [content]
-    for _ in range(MOST_DEPTH + 1):
-        level = [one for one in level if isinstance(one, dict | list)]
-        if not level:
-            return False
-        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
-    return True
+    return content if isinstance(content, dict) and not is_deep(content, line) else None
 
 
 def json_line(content: Mapping[str, Any]) -> str:

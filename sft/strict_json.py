@@ -6,11 +6,9 @@ reads. What is nested deeper than anybody nests would end, by a RecursionError, 
 
 import json
 import math
-from collections.abc import Iterable
 from typing import Any
 
-MOST_LEVELS = 100
-"""Of objects and lists, one within the other."""
+from sft.nesting import MOST_LEVELS, is_deep
 
 
 def read_json(text: str) -> Any:
@@ -44,18 +42,9 @@ def not_too_deep(value: Any, text: str) -> Any:
     Raises:
         ValueError: it is nested too deep.
     """
-    # Counting brackets is much faster than to look, and enough for nearly all texts.
-    if text.count("[") + text.count("{") > MOST_LEVELS:
-        level = [value]
-        for _ in range(MOST_LEVELS):
-            level = [part for whole in level for part in _parts(whole)]
-        if level:
-            raise _too_deep()
+    if is_deep(value, text):
+        raise _too_deep()
     return value
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _refuse(constant: str) -> Any:

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from sft.approval.record_set import identity
-from sft.json_lines import from_json, is_deep, without_nan
+from sft.json_lines import from_json, without_nan
+from sft.nesting import is_deep
 from sft.schema import JsonObject
 
 COLUMN = "approval"

@@ -45,7 +45,7 @@ class RecordSet:
     def __init__(self, path: Path, entries: Sequence[Entry], num_unreadable: int = 0) -> None:
         self.path = path
         self.num_unreadable = num_unreadable
-        """Lines that are no JSON object, or one that is nested too deep (`sft.json_lines`): nobody can review them, and
+        """Lines that are no JSON object, or one that is nested too deep (`sft.nesting`): nobody can review them, and
         they are never approved."""
         self._entries = {entry.id: entry for entry in reversed(entries)}
         self.entries = sorted(self._entries.values(), key=attrgetter("offset"))

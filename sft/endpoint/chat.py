@@ -13,8 +13,6 @@ from sft.url_secrets import without_secrets
 
 _MOST_STOPS = 4
 """What OpenAI's interface allows."""
-_MOST_TOKENS = 1 << 40
-"""What a server counts beyond that is no count."""
 _SHOWN_CHARS = 200
 _MOST_TOKENS = 1 << 40
 """A larger number counts nothing."""

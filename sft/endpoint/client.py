@@ -1,10 +1,9 @@
-"""Asks a server many things at once, by OpenAI's client: bounded in number, size and time.
+"""Asks a server of OpenAI's chat completions many things at once: bounded in number, size and time.
 
     requests ─▶ at most `at_once` under way ─▶ `done` with each reply, or with the reason why there is none
 
 A request in vain costs itself. What would be the same for all of them ends it: a wrong key, an unknown model, a limit
-of the rate that does not pass, many in vain in a row. Neither proxies of the environment nor redirects are followed:
-texts and key go where the address says.
+of the rate that does not pass, many in vain in a row.
 """
 
 import asyncio
@@ -12,13 +11,23 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-from sft.endpoint.chat import ChatReply, ChatRequest, NoReply, ReplyError, no_reply, quoted, read_models
+from sft.endpoint.chat import ChatReply, ChatRequest, NoReply, ReplyError, no_reply, read_models
 from sft.endpoint.completion import Completion, CompletionRequest
-from sft.endpoint.endpoint import USUAL_KEY, Endpoint, EndpointError, Patience, header_from
-from sft.url_secrets import without_secrets
+from sft.endpoint.connection import (
+    TRIES_OF_BODIES,
+    Coming,
+    Connection,
+    CutOffError,
+    LateError,
+    NoAnswerError,
+    StatusError,
+    UnreachedError,
+    connected,
+    sent_headers,
+)
+from sft.endpoint.endpoint import USUAL_KEY, Endpoint, EndpointError, Patience
 
 Done = Callable[[ChatRequest, ChatReply | NoReply], None]
 """Is given each outcome as soon as it is there."""
@@ -28,33 +37,10 @@ Completed = Callable[[CompletionRequest, Completion | NoReply], None]
 _Request = ChatRequest | CompletionRequest
 _Outcome = ChatReply | Completion | NoReply
 
-_TRIES_OF_BODIES = 3
-_CONNECT_SECONDS = 20.0
+_CHAT, _COMPLETIONS, _MODELS = "/chat/completions", "/completions", "/models"
+_REFUSED = 400, 422
+"""What a server answers that does not take a request as it is."""
 _SHOWN_MODELS = 12
-_SENT_VARIABLES = "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"
-"""OpenAI's client sends them, beside the key."""
-
-
-class _CutOffError(Exception):
-    """The connection ended in the middle of an answer."""
-
-
-@dataclass(slots=True)
-class _Coming:
-    """What has come of an answer so far."""
-
-    has_begun: bool = False
-    """Whether a status of 200 came, in any try."""
-    body: bytearray = field(default_factory=bytearray)
-
-
-def check_client() -> None:
-    """Refuse to go on where the package of the client is not installed.
-
-    Raises:
-        EndpointError: it is not.
-    """
-    _openai()
 
 
 class EndpointClient:
@@ -64,12 +50,9 @@ class EndpointClient:
         """Nothing is asked yet.
 
         Raises:
-            EndpointError: the package is not installed, or the key is missing or none.
+            EndpointError: the key is missing or none.
         """
-        _openai()
-        endpoint.key()
-        for variable in _SENT_VARIABLES:
-            header_from(variable)
+        sent_headers(endpoint)
         self.endpoint = endpoint
         self._patience = patience or Patience()
         self._refused = set[str]()
@@ -118,12 +101,12 @@ class EndpointClient:
         It raises an `EndpointError` where no more can be asked; what was asked before has its outcome even so.
         """
         self._num_in_vain, self._ended = 0, None
-        async with self._opened() as client:
+        async with connected(self.endpoint, self._patience) as connection:
 
             async def ask(request: ChatRequest) -> ChatReply | NoReply:
                 if self._ended is not None:
                     raise self._ended
-                outcome = await self._outcome(client, request)
+                outcome = await self._outcome(connection, request)
                 self._ended = self._count(outcome)
                 assert not isinstance(outcome, Completion)
                 return outcome
@@ -140,18 +123,22 @@ class EndpointClient:
         self._num_in_vain = 0
         waiting = iter(requests)
 
-        async def ask_in_turn(client: Any) -> None:
+        async def ask_in_turn(connection: Connection) -> None:
             for request in waiting:  # the others draw from it, too
-                outcome = await self._outcome(client, request)
+                outcome = await self._outcome(connection, request)
                 done(request, outcome)
                 if ended := self._count(outcome):
                     raise ended
 
         ends = None if max_seconds is None else time.monotonic() + max_seconds
         try:
-            async with self._opened() as client, asyncio.timeout(max_seconds), asyncio.TaskGroup() as group:
+            async with (
+                connected(self.endpoint, self._patience) as connection,
+                asyncio.timeout(max_seconds),
+                asyncio.TaskGroup() as group,
+            ):
                 for _ in range(self._patience.at_once):
-                    group.create_task(ask_in_turn(client))
+                    group.create_task(ask_in_turn(connection))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
         except TimeoutError:
@@ -175,123 +162,87 @@ class EndpointClient:
             f"answered is kept."
         )
 
-    async def _outcome(self, client: Any, request: _Request) -> _Outcome:
-        openai, patience, coming = _openai(), self._patience, _Coming()
+    async def _outcome(self, connection: Connection, request: _Request) -> _Outcome:
+        patience, coming = self._patience, Coming()
         try:
             async with asyncio.timeout(patience.seconds_in_all):
-                await self._ask(client, request, coming)
+                await self._ask(connection, request, coming)
             return request.read(bytes(coming.body))
-        except ReplyError as error:
+        except (ReplyError, UnreachedError, CutOffError) as error:
             reason = str(error)
+        except LateError:
+            reason = f"no answer within {patience.seconds:g} seconds, in {_tries(patience)}"
         except TimeoutError:
             reason = f"no answer within {patience.seconds_in_all:g} seconds"
-        except _CutOffError:
-            reason = "the connection ended in the middle of the answer"
-        except openai.APITimeoutError:
-            reason = f"no answer within {patience.seconds:g} seconds, in {_tries(patience)}"
-        except openai.APIConnectionError as error:
-            reason = _unreached(error)
-        except openai.NotFoundError as error:
-            raise await self._unknown(client, error) from None
-        except openai.APIStatusError as error:
+        except StatusError as error:
+            if error.status == 404:
+                raise await self._unknown(connection, error) from None
             if ended := self._end_of_all(error):
                 raise ended from None
-            reason = f"the server answers with status {error.status_code}: {_told(error)}"
+            reason = f"the server answers with status {error.status}: {error}"
         return no_reply(reason, bytes(coming.body) if coming.has_begun else None)
 
-    async def _ask(self, client: Any, request: _Request, coming: "_Coming") -> None:
-        openai = _openai()
-        schema = json.dumps(request.schema) if isinstance(request, ChatRequest) and request.schema else ""
+    async def _ask(self, connection: Connection, request: _Request, coming: Coming) -> None:
+        model, retries = self.endpoint.model, self._patience.retries
+        if not isinstance(request, ChatRequest):
+            await connection.bring(_COMPLETIONS, {"model": model, **request.content()}, coming, retries)
+            return
+        schema = json.dumps(request.schema) if request.schema else ""
         structured = bool(schema) and schema not in self._refused
         try:
-            await self._ask_in_one_form(client, request, structured, coming)
-        except (openai.BadRequestError, openai.UnprocessableEntityError):
-            if not structured:
+            await connection.bring(_CHAT, {"model": model, **request.content(structured)}, coming, retries)
+        except StatusError as error:
+            if not structured or error.status not in _REFUSED:
                 raise
-            await self._ask_in_one_form(client, request, False, coming)
+            await connection.bring(_CHAT, {"model": model, **request.content(structured=False)}, coming, retries)
             self._refused.add(schema)  # it was the schema that the server refused, not this request
 
-    async def _ask_in_one_form(self, client: Any, request: _Request, structured: bool, coming: "_Coming") -> None:
-        """An answer that is cut off is asked for again."""
-        asked, kind = request.content(), client.completions
-        if isinstance(request, ChatRequest):
-            # The package walks through all it knows by name, against its types: a third of its time.
-            asked, kind = {"messages": (), "extra_body": request.content(structured)}, client.chat.completions
-        num_left = _TRIES_OF_BODIES
-        while True:
-            num_left -= 1
-            try:
-                async with kind.with_streaming_response.create(model=self.endpoint.model, **asked) as response:
-                    return await self._read(response, coming)
-            except _CutOffError:
-                if not num_left:
-                    raise
-
-    async def _read(self, response: Any, coming: "_Coming") -> None:
-        most = self._patience.most_bytes
-        coming.has_begun, coming.body = True, bytearray()
-        try:
-            async for part in response.iter_bytes():
-                coming.body += part
-                if len(coming.body) > most:
-                    break
-        except Exception as error:  # those of the package under OpenAI's, which differs between its versions
-            raise _CutOffError from error
-        if len(coming.body) > most:
-            raise ReplyError(f"the answer is larger than {most:,} bytes")
-
     async def _models(self) -> list[str]:
-        openai = _openai()
-        async with self._opened() as client:
+        url = self.endpoint.url
+        async with connected(self.endpoint, self._patience) as connection:
             try:
                 async with asyncio.timeout(self._patience.seconds_in_all):
-                    return await self._listed(client)
-            except (TimeoutError, openai.APITimeoutError):
+                    return await self._listed(connection)
+            except (TimeoutError, LateError):
+                raise EndpointError(f"endpoint: {url} does not answer in time. Is the server still starting?") from None
+            except UnreachedError as error:
                 raise EndpointError(
-                    f"endpoint: {self.endpoint.url} does not answer in time. Is the server still starting?"
+                    f"endpoint: nothing answers at {url}: {error}. Start the server, or correct the address."
                 ) from None
-            except openai.APIConnectionError as error:
-                raise EndpointError(
-                    f"endpoint: nothing answers at {self.endpoint.url}: {_unreached(error)}. Start the server, or "
-                    f"correct the address."
-                ) from None
-            except openai.APIStatusError as error:
+            except StatusError as error:
                 if ended := self._end_of_all(error):
                     raise ended from None
                 return []  # a server that answers, and does not list its models
-            except (ReplyError, _CutOffError):
+            except (ReplyError, CutOffError):
                 return []
 
-    async def _listed(self, client: Any) -> list[str]:
-        looking = client.with_options(max_retries=min(_TRIES_OF_BODIES - 1, self._patience.retries))
-        async with looking.models.with_streaming_response.list() as response:
-            coming = _Coming()
-            await self._read(response, coming)
-            return read_models(bytes(coming.body))
+    async def _listed(self, connection: Connection) -> list[str]:
+        coming = Coming()
+        await connection.bring(_MODELS, None, coming, min(TRIES_OF_BODIES - 1, self._patience.retries))
+        return read_models(bytes(coming.body))
 
-    async def _unknown(self, client: Any, error: Any) -> EndpointError:
-        openai = _openai()
+    async def _unknown(self, connection: Connection, error: StatusError) -> EndpointError:
         try:
-            models = await self._listed(client)
-        except (openai.OpenAIError, ReplyError, _CutOffError):
+            models = await self._listed(connection)
+        except (NoAnswerError, ReplyError):
             models = []
         there = f"It has {_listed(models)}." if models else "Does the address end as the server says, such as in /v1?"
         return EndpointError(
-            f"endpoint: {self.endpoint.url} answers with status 404 when {self.endpoint.model!r} is asked: "
-            f"{_told(error)}. {there}"
+            f"endpoint: {self.endpoint.url} answers with status 404 when {self.endpoint.model!r} is asked: {error}. "
+            f"{there}"
         )
 
-    def _end_of_all(self, error: Any) -> EndpointError | None:
+    def _end_of_all(self, error: StatusError) -> EndpointError | None:
         """What would be the same for the other requests."""
-        url, status = self.endpoint.url, error.status_code
+        url, status = self.endpoint.url, error.status
         if status in (401, 403):
             name = self.endpoint.api_key_env or USUAL_KEY
             given = "the key of" if self.endpoint.key() else "no key: set"
-            return EndpointError(f"endpoint: {url} refuses (status {status}) {given} {name}: {_told(error)}")
+            return EndpointError(f"endpoint: {url} refuses (status {status}) {given} {name}: {error}")
         if status == 429:
             return EndpointError(
                 f"endpoint: {url} still limits the rate (status 429) after {_tries(self._patience)}: "
-                f"{_told(error)}. Give the same command again later: what was answered is kept."
+                f"{error}. Give the same command again later: what was answered is kept."
             )
         if 300 <= status < 400:
             return EndpointError(
@@ -299,55 +250,9 @@ class EndpointClient:
             )
         return None
 
-    @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[Any]:
-        openai, patience = _openai(), self._patience
-        key, http = (
-            self.endpoint.key() or "none",
-            openai.DefaultAsyncHttpxClient(trust_env=False, follow_redirects=False),
-        )
-        try:
-            opened = openai.AsyncOpenAI(
-                base_url=self.endpoint.url,
-                api_key=key,
-                max_retries=patience.retries,
-                timeout=openai.Timeout(patience.seconds, connect=min(_CONNECT_SECONDS, patience.seconds)),
-                http_client=http,
-            )
-        except Exception as error:  # of the package under OpenAI's, which differs between its versions
-            raise EndpointError(f"endpoint: {self.endpoint.url} is no address of a server: {error}.") from None
-        async with opened as client:
-            yield client
-
-
-def _openai() -> Any:
-    """The package, which takes a second to import.
-
-    Raises:
-        EndpointError: it is not installed.
-    """
-    try:
-        import openai  # noqa: PLC0415
-    except ImportError:
-        raise EndpointError(
-            "endpoint: the package openai is not installed here. Install it with `pip install 'sft[endpoint]'`."
-        ) from None
-    return openai
-
 
 def _tries(patience: Patience) -> str:
     return "1 try" if not patience.retries else f"{patience.retries + 1} tries"
-
-
-def _told(error: Any) -> str:
-    body = error.body
-    return quoted(body["message"] if isinstance(body, dict) and "message" in body else body or error.message)
-
-
-def _unreached(error: BaseException) -> str:
-    """The reason under the client's own words."""
-    cause = error.__cause__ or error
-    return without_secrets(str(cause) or type(cause).__name__)
 
 
 def _listed(models: list[str]) -> str:

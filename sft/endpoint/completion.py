@@ -32,22 +32,19 @@ class CompletionRequest:
     """Whether the reply is to say how probable each token of the prompt is."""
 
     def content(self) -> dict[str, Any]:
-        """What is sent, without the model, as OpenAI's client takes it."""
-        more: dict[str, Any] = {
+        """What is sent, without the model."""
+        content: dict[str, Any] = {
+            "prompt": list(self.prompt_ids),
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
             "stop_token_ids": list(self.stop_ids),
             "ignore_eos": True,
             "return_token_ids": True,
             "skip_special_tokens": False,
         }
         if self.with_prompt:
-            more["prompt_logprobs"] = 0
-        content: dict[str, Any] = {
-            "prompt": list(self.prompt_ids),
-            "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "extra_body": more,
-        }
+            content["prompt_logprobs"] = 0
         return content if self.seed is None else {**content, "seed": self.seed}
 
     def read(self, body: bytes) -> "Completion":

@@ -38,7 +38,7 @@ class Endpoint:
     """A server, and a model of it."""
 
     url: str
-    """Up to and with `/v1`, as OpenAI's client takes it."""
+    """Up to and with `/v1`."""
     model: str = ""
     """Empty: the only one that the server has."""
     api_key_env: str = ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from sft.answering.asking import Ask, KeepAnswers
 from sft.answering.completing import CompletingModel, longest_request
 from sft.config import SftConfig
-from sft.endpoint.client import EndpointClient, check_client
+from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import EndpointError, Patience
 from sft.errors import TrainingError, UserError
 from sft.model.architecture import read_config
@@ -35,14 +35,6 @@ class VllmModels:
     """Says what is waited for."""
     in_vain: Counter[str] = field(default_factory=Counter)
     """Why questions got no answer."""
-
-    def __post_init__(self) -> None:
-        """Look whether a server could be asked, before one is started.
-
-        Raises:
-            UserError: the package of the client is not installed.
-        """
-        check_client()
 
     def of(self, model: WholeModelPath) -> WholeModelPath:
         """The model as vLLM computes with it: its answers are kept apart."""

@@ -7,8 +7,6 @@ import signal
 import sys
 import time
 
-import openai  # noqa: F401  (before the forks, which would each take a second for it)
-
 from sft.config_construction import ConstructConfig
 from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint

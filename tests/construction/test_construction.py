@@ -291,7 +291,8 @@ def test_a_request_that_alone_gets_no_answer_counts_as_not_made_though_it_is_the
         done = run(given)
         assert done.error is None
         num = len(server.asked)
-        assert num == 19 + 2 + 1, "twice, and one that shows that the server answers"
+        # The first time on a connection that has brought answers, which the server may have closed before: once more.
+        assert num == 19 + 1 + 2 + 1, "twice, and one that shows that the server answers"
         found = output_of(given.out)
         assert found["manifest"]["is_complete"]
         assert (found["manifest"]["num_requests"], found["manifest"]["num_probes"]) == (20 + 1, 1)

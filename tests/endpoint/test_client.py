@@ -176,9 +176,16 @@ def test_what_is_no_plain_address_is_refused(url: str) -> None:
     assert "a:b" not in str(refused.value)
 
 
-def test_an_address_that_the_package_cannot_read_is_a_message() -> None:
-    with pytest.raises(EndpointError, match="is no address of a server"):
-        EndpointClient(Endpoint("http://1.2.3.999/v1")).check()
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        *((f"http://{host}/v1", "is no address of a server") for host in ("\u00e4" * 80, "a" * 80, "a..b")),
+        ("http://1.2.3.999/v1", "nothing answers at"),
+    ],
+)
+def test_an_address_that_nobody_can_look_up_is_a_message(url: str, told: str) -> None:
+    with pytest.raises(EndpointError, match=told):
+        EndpointClient(Endpoint(url), Patience(retries=0)).check()
 
 
 @pytest.mark.parametrize(

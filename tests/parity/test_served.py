@@ -18,7 +18,6 @@ from tests.checkpoint.exported import run_config
 from tests.conftest import TokenizerDir
 from tests.endpoint.chat_server import ChatServer, chat_server
 
-pytest.importorskip("openai")
 ASKED = ("river", "meadow")
 
 

@@ -14,6 +14,7 @@ from sft.construction.recipes.tool_schemas import call_problem
 from sft.construction.value_schema import UnusableSchema, fits
 from sft.endpoint.chat import ChatReply, ReplyError, no_reply, read_models, read_reply
 from sft.endpoint.completion import CompletionRequest
+from sft.nesting import MOST_LEVELS
 from sft.scoring.call_arguments import JsonArguments, MarkedArguments, PythonArguments
 from sft.scoring.call_form import CallForm, Expected, in_usual_calls
 from sft.scoring.code_tests import code_in, what_is_wrong
@@ -22,7 +23,6 @@ from sft.scoring.judge_verdict import graded, labelled, preferred
 from sft.scoring.registry import SCORERS, read_score
 from sft.scoring.scorer import Answer, Question
 from sft.scoring.tool_call import calls_in, is_nothing_but_calls
-from sft.strict_json import MOST_LEVELS
 from sft.strict_json import read_json as strict_json
 
 HERE = [name for name in SCORERS if name not in ("math", "rouge_l", "regex", "code", "judge")]
