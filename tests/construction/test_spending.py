@@ -26,7 +26,7 @@ from sft.construction.teacher import Ask, TeacherError, TeacherId
 from sft.construction.work import Ended, Part, Work
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
 from tests.construction.teaching import SEEDS, lines_of, output_of, run, section, teach
-from tests.endpoint.chat_server import FILTERED, chat_server
+from tests.endpoint.chat_server import FILTERED, Trouble, chat_server
 
 OF_NO_USE = NoReply("filtered", True, 5, 7)
 UNCOUNTED = NoReply("half an answer", is_billed=True)
@@ -203,7 +203,7 @@ def test_of_a_server_that_answers_anything_the_same_command_counts_and_makes_the
         prompt = content["messages"][-1]["content"]
         chance = hashlib.sha256(prompt.encode()).digest()[0] % 16
         if chance == 0:
-            raise ConnectionResetError
+            raise Trouble
         return nothing if chance == 1 or prompt == PROBE.messages[0]["content"] else FILTERED
 
     with chat_server(anything) as server:

@@ -10,8 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Respond = Callable[[Mapping[str, Any]], str | dict[str, Any]]
-"""Gives a text, or a whole answer."""
+"""Gives a text, or a whole answer, or raises `Trouble`."""
 KEY = "sk-secret-of-the-tests"
+
+
+class Trouble(Exception):
+    """The server answers with status 500."""
 
 
 @dataclass
@@ -80,6 +84,8 @@ class _Scripted(BaseHTTPRequestHandler):
         try:
             time.sleep(self.chat.seconds)
             self._answer(content, count)
+        except Trouble:
+            self._send(500, {"error": {"message": "trouble"}})
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
         finally:
