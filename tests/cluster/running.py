@@ -66,7 +66,7 @@ def wait_for_step(run: RunFolder, attempt: int, step: int, process: subprocess.P
         assert process.poll() is None, "the driver ended by itself"
         return any(line["attempt"] == attempt and line["step"] >= step for line in metrics(run, "words"))
 
-    wait_until(reached, 150, f"attempt {attempt} did not reach step {step}")
+    wait_until(reached, 240, f"attempt {attempt} did not reach step {step}")
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, message: str) -> None:

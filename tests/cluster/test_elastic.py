@@ -74,7 +74,7 @@ def saved_between(run: RunFolder) -> list[int]:
     return [step for step in published_steps(run.stage(1, "words").checkpoints) if step % EVERY_STEPS]
 
 
-def wait_for_size(run: RunFolder, size: int, seconds: float = 120) -> None:
+def wait_for_size(run: RunFolder, size: int, seconds: float = 200) -> None:
     """Until an attempt with so many workers has trained a step."""
 
     def has_trained() -> bool:
