@@ -2,7 +2,9 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -93,3 +95,15 @@ def spelled(path: Path) -> set[str]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
             texts.add(node.value)
     return {text for text in texts if not re.search(r"\s", text)}
+
+
+def test_no_folder_of_tests_is_left_out(root):
+    """Neither by pytest's own settings nor by a list of folders in the Makefile, in which the next one would lack."""
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+    folders = {path.parent.name for path in (root / "tests").rglob("test_*.py")}
+    assert "slurm" in folders
+    assert not {name for name in folders for left_out in settings["norecursedirs"] if fnmatch(name, left_out)}
+    recipes = (root / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    runs = [line for line in recipes if re.search(r"pytest .* -m (long|'not long')", line)]
+    assert len(runs) == 2
+    assert not [line for line in runs if "tests/" in line]
