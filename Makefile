@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-cluster models chaos bench learning construct-demo docs lint types clean
+.PHONY: help install quickstart test test-cluster test-nodes models chaos bench learning construct-demo docs lint types clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -31,19 +31,23 @@ quickstart: install ## tune a small model on this machine: 98 MB to download, no
 	@$(BIN)/sft train configs/quickstart.yaml
 
 # Some images switch byte code off. The tests start hundreds of processes, each of which would compile all anew.
-test test-cluster: export PYTHONDONTWRITEBYTECODE =
+test test-cluster test-nodes: export PYTHONDONTWRITEBYTECODE =
 
 test: install ## run the tests; make test ARGS='tests/data -k packing' runs some
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadgroup -m 'not long' $(ARGS)
 
+test-cluster: install ## run the long tests, many of them on a real Ray cluster of this machine; needs root
+	@test "$$(id -u)" = 0 || { echo "test-cluster: needs root, for the nodes' networks and processes"; exit 2; }
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m long $(ARGS)
+
 SLURM_PACKAGES := slurmctld slurmd slurm-client munge iproute2
 
-test-cluster: install ## run the tests on a real Slurm and a Ray cluster, made here; needs root, installs Debian's Slurm
-	@test "$$(id -u)" = 0 || { echo "test-cluster: needs root, for the nodes' networks and processes"; exit 2; }
-	@dpkg --status $(SLURM_PACKAGES) > /dev/null 2>&1 || { echo "test-cluster: $(SLURM_PACKAGES)"; \
+test-nodes: install ## run the tests on Slurm and on a Ray cluster of several nodes, made here; needs root, installs Debian's Slurm
+	@test "$$(id -u)" = 0 || { echo "test-nodes: needs root, for the nodes' networks and processes"; exit 2; }
+	@dpkg --status $(SLURM_PACKAGES) > /dev/null 2>&1 || { echo "test-nodes: $(SLURM_PACKAGES)"; \
 	    apt-get update -qq && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SLURM_PACKAGES) > /dev/null; }
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m long $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m long tests/slurm tests/ray_cluster $(ARGS)
 
 models: install ## try every family of models of transformers, export and kernels; ARGS=--pin writes docs/MODELS.md, docs/KERNELS.md
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/model/test_sweep.py tests/model/test_kernels.py tests/distributed/test_loading.py --all-families --timeout 1800 $(ARGS)

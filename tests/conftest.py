@@ -114,7 +114,14 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
     gc.freeze()
 
 
+LONG_SECONDS = 600
+"""That a long test may take, unless it says itself how many."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LONG_SECONDS))
     if hasattr(config, "workerinput"):  # one of several processes
         items[:] = longest_first(items)
 

@@ -156,7 +156,6 @@ def test_plots_of_all_curves_stay_small(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_the_command_runs_all_that_needs_no_peer(tmp_path: Path) -> None:
     out = tmp_path / "cpu.json"
     command = [sys.executable, "-m", "benchmarks.cpu", "--small", "--json", str(out), "--folder", str(tmp_path)]

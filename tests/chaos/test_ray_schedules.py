@@ -80,7 +80,6 @@ def undisturbed(long_job: Job) -> RunFolder:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_a_cluster_that_loses_anything_gives_the_undisturbed_model(
     long_job: Job, undisturbed: RunFolder, num_steps: Mapping[str, int], cluster_seed: int, tell: Tell
 ) -> None:
@@ -88,7 +87,6 @@ def test_a_cluster_that_loses_anything_gives_the_undisturbed_model(
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_a_ray_of_its_own_that_is_lost_is_started_again_and_gives_the_undisturbed_model(
     long_job: Job, undisturbed: RunFolder, num_steps: Mapping[str, int], own_seed: int, tell: Tell
 ) -> None:

@@ -31,7 +31,6 @@ def cluster(head: Cluster) -> Iterator[Cluster]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)  # four minutes on a quiet machine: three groups of workers are started
 def test_a_lost_node_shrinks_the_group_and_a_new_one_enlarges_it(
     cluster: Cluster, write_config: WriteConfig, tmp_path: Path
 ) -> None:

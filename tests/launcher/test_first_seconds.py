@@ -29,7 +29,6 @@ STOPPED = "Stopped on request, with a checkpoint. The same command goes on."
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_it_ends_with_one_sentence_leaves_no_process_and_the_same_command_goes_on(
     tmp_path: Path, tiny_model_dir: Path, small_records: SmallRecords
 ) -> None:

@@ -69,8 +69,8 @@ class RayCluster:
 @pytest.fixture(scope="session")
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
     """A head, two workers with two CPUs each, and a machine without Ray."""
-    assert os.geteuid() == 0, "these tests need root: make test-cluster"
-    assert shutil.which("ip"), "iproute2 is missing: make test-cluster installs it"
+    assert os.geteuid() == 0, "these tests need root: make test-nodes"
+    assert shutil.which("ip"), "iproute2 is missing: make test-nodes installs it"
     shared = tmp_path_factory.mktemp("shared")
     with running_nodes(tmp_path_factory.mktemp("nodes"), 4, shared) as nodes:
         cluster = RayCluster(nodes)

@@ -21,9 +21,9 @@ WriteConfig = Callable[..., Path]
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Three nodes of four CPUs and two pretended GPUs each."""
-    assert os.geteuid() == 0, "these tests need root: make test-cluster"
+    assert os.geteuid() == 0, "these tests need root: make test-nodes"
     for program in ("slurmctld", "slurmd", "sbatch", "munged", "ip"):
-        assert shutil.which(program), f"{program} is missing: make test-cluster installs it"
+        assert shutil.which(program), f"{program} is missing: make test-nodes installs it"
     shared = tmp_path_factory.mktemp("shared")
     with slurm_lab(tmp_path_factory.mktemp("lab"), 3, shared) as cluster:
         yield cluster
