@@ -45,7 +45,7 @@ class Answered(NamedTuple):
     seconds: float = 0.0
     given_out: str | None = None
     """The answer that the tool was given; None: unknown."""
-    when: tuple[float, float] = (0.0, 0.0)
+    when: tuple[float, int] = (0.0, 0)
     """Orders what was said: the time, and a number that grows where times are equal."""
     unclear: str = ""
     """What of it is not understood; nothing of it counts then."""
@@ -257,7 +257,7 @@ def _said(values: Iterable[tuple[str, Any]]) -> tuple[dict[str, str], str]:
     return said, ""
 
 
-def _when(content: Any, changed: str, made: str) -> tuple[float, float]:
+def _when(content: Any, changed: str, made: str) -> tuple[float, int]:
     """When something was said: what was changed later counts later, and without times what has the larger number."""
     at, number = _at(content, changed) or _at(content, made), _at(content, "id")
     try:
@@ -265,7 +265,7 @@ def _when(content: Any, changed: str, made: str) -> tuple[float, float]:
     except ValueError:
         time = _LONG_AGO
     moment = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-    return moment, float(number) if isinstance(number, int) else 0.0
+    return moment, number if isinstance(number, int) else 0
 
 
 _WRITERS: Mapping[Form, Callable[[str, str, list[Text], str], dict[str, Any]]] = {

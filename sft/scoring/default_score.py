@@ -71,8 +71,11 @@ def _is_json(text: str) -> bool:
 
 
 def _is_number(text: str) -> bool:
-    behind = text.rpartition("####")[2]
-    return _ONLY_A_NUMBER.fullmatch(behind.strip()) is not None and amount_in(text) is not None
+    number, _, again = text.rpartition("####")[2].strip().partition("\n")
+    is_alone = _ONLY_A_NUMBER.fullmatch(number.strip()) is not None
+    found = amount_in(text)
+    # MetaMathQA says it again below: "The answer is: 72".
+    return is_alone and found is not None and (not again or amount_in(again) == found)
 
 
 def _is_short(text: str) -> bool:

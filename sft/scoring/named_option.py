@@ -130,11 +130,16 @@ class _Options:
         told = self._terms(text)
         if told and told in self._ways:
             return self._ways.index(told)
-        text = self._upheld(_worked_out(text) if self._are_numbers else text)
+        text = self._upheld(self._worked_out(text) if self._are_numbers else text)
         for named in (self._final, self._answers, self._begun, self._only):
             if numbers := {*named(text)}:
                 return numbers.pop() if len(numbers) == 1 else None
         return None
+
+    def _worked_out(self, text: str) -> str:
+        """Without what is computed, but for an option: of "12 * 3 = 36", the value; of "12 < 36", nothing."""
+        computed = _COMPUTED.sub(lambda found: found[0] if self._terms(found[0]) in self._ways else " ", text)
+        return _COMPARED.sub(" ", computed)
 
     def _upheld(self, text: str) -> str:
         """Without each sentence that the next one, or its own end, takes back."""
@@ -296,11 +301,6 @@ def _is_denied(clause: list[str], at: int, end: int) -> bool:
     behind = clause[end : end + 3] if clause[end : end + 1] and clause[end] in _VERBS else []
     said = {*clause[:at], *behind, *(clause[end : end + 1] if at == end else [])}
     return bool(said & _DENIALS) != bool(said & _FAULTS)
-
-
-def _worked_out(text: str) -> str:
-    """Without what is computed: of "12 * 3 = 36", its value; of "12 < 36", nothing."""
-    return _COMPARED.sub(" ", _COMPUTED.sub(" ", text))
 
 
 def _differ(ways: Sequence[list[str]]) -> bool:

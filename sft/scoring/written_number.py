@@ -36,6 +36,8 @@ def amount_in(text: str) -> Amount | None:
     settled = None if boxed else _last(text, _SETTLED)
     if settled:
         denied, corrected = (pattern.search(text, settled.end()) for pattern in (_DENIED, _CORRECTED))
+        if denied and _says_another(text[settled.end() : denied.start()]):
+            denied = None
         if denied and not _NUMBER.search(text, denied.end()):
             return None
         if not denied and not (corrected and _SAID.search(text[corrected.end() :])):
@@ -141,6 +143,7 @@ _DENIED = re.compile(
     r"(?=\s*(?:$|[.,;:!\n\u2014]))",
     re.IGNORECASE,
 )
+_SENTENCE_END = re.compile(r"[.!?](?=\s)|\n")
 _CORRECTED = re.compile(
     rf"{_BEGINS}(?:wait(?! (?:for|until|till))|actually|correction|sorry(?! (?:for|about|if))|oops|scratch that"
     r"|no(?=\W)|instead(?! of)|rather(?! than)|I (?:have )?(?:made|see) an? (?:mistake|error))\b",
@@ -159,6 +162,12 @@ def _last(text: str, pattern: re.Pattern[str] = _NUMBER) -> re.Match[str] | None
         found for found in pattern.finditer(text) if text[max(0, found.start() - 4) : found.start()].lower() != "not "
     )
     return next(iter(deque(said, maxlen=1)), None)
+
+
+def _says_another(text: str) -> bool:
+    """Whether a later sentence has a number: "Many say 43, but that is wrong." takes nothing of the first back."""
+    end = _SENTENCE_END.search(text)
+    return bool(end and _NUMBER.search(text, end.end()))
 
 
 def _amount(found: re.Match[str]) -> Amount | None:

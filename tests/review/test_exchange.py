@@ -99,6 +99,7 @@ TIMES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"id": 9}, {"id": 10}),
     ({"id": 10, "updated_at": "2026-01-01T02:00:00Z"}, {"id": 9, "updated_at": "2026-01-01T02:00:01Z"}),
     ({"id": 1, "updated_at": "no time"}, {"id": 2, "updated_at": 5}),
+    ({"id": 9}, {"id": 10**400}),
 ]
 
 

@@ -15,8 +15,15 @@ SIGNED = ("-3", "3", "2.5", "1/2")
 TERMS = ("x + 2", "x - 2", "2x", "x^2")
 PRICES = ("$5", "$10", "$15")
 TRUTH = ("True", "False")
+SHARES = ("1/2", "1/4", "3/4")
 
 NAMED: dict[tuple[str, ...], dict[str, int | None]] = {
+    SHARES: {
+        "3/4 = 0.75": 2,
+        "The answer is 3/4 = 75%.": 2,
+        "2/4 = 1/2": 0,
+        "1/4 + 1/4 = 1/2": 0,
+    },
     DOZENS: {
         "12 * 3 = 36": 2,
         "12 * 3 = 36.": 2,

@@ -81,6 +81,8 @@ LONG = "a sentence of more words than five"
         (texts(LONG, LONG), "rouge_l"),
         (texts(*["short"] * 9, LONG), "exact_match"),
         (texts("42", "$1,000", "so\n#### 3"), "number"),
+        (texts("so\n#### 72\nThe answer is: 72"), "number"),
+        (texts("#### 1\nA text below a heading of level 4"), "rouge_l"),
         (texts("42", "many"), "exact_match"),
         (texts('{"a": 1}', "[1, 2]"), "json"),
         (texts('{"name": "f", "arguments": {}}'), "tool_call"),

@@ -132,6 +132,8 @@ from sft.scoring.written_number import amount_in
         ("The answer is 42. Oh wait, I forgot 3, so 45.", 45),
         ("The answer is 42. I made a mistake: it is 43.", 43),
         ("The answer is 42. That is wrong. It is 43.", 43),
+        ("The answer is 42. Many would say 43, but that is wrong.", 42),
+        ("The answer is 42. If you add 3 and 5, you get 8, but this is not right, as it forgets Tom.", 42),
         ("The answer is 42. Wait, let me check: 40 + 2 = 42.", 42),
         ("**Answer: 42**\n\nActually, the sum is 43", 43),
         ("It's 41, not 42.", 41),
@@ -167,6 +169,7 @@ def test_an_answer_comes_to_a_number(answer: str, number: float) -> None:
         r"\frac{x}{2}",
         r"\boxed{\text{none}}, as 5 is odd",
         "The answer is 42. That is wrong.",
+        "The answer is 60 minutes (1 hour). That is wrong.",
         "It is not 42.",
     ],
 )
