@@ -32,7 +32,8 @@ def key_and_no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    for name in ("SSL_CERT_FILE", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
@@ -130,6 +131,16 @@ def test_what_is_asked_stands_behind_the_path_of_the_address(path: str, sent_to:
     assert heads[0].startswith(f"POST {sent_to}/chat/completions HTTP/1.1\r\n")
     assert f"Host: 127.0.0.1:{port}\r\n" in heads[0]
     assert f"Authorization: Bearer {KEY}\r\n" in heads[0]
+
+
+def test_who_pays_is_sent_where_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with raw_server(sends(whole(FINE))) as (port, heads):
+        asked(f"http://127.0.0.1:{port}/v1")
+        monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+        monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-2")
+        asked(f"http://127.0.0.1:{port}/v1")
+    assert "OpenAI-" not in heads[0]
+    assert "OpenAI-Organization: org-1\r\nOpenAI-Project: proj-2\r\n" in heads[1]
 
 
 def test_a_prompt_of_megabytes_is_sent_whole_and_again() -> None:
