@@ -179,7 +179,7 @@ def json_object(body: bytes) -> Mapping[str, Any]:
     Raises:
         ReplyError: there is none.
     """
-    text = body.decode(errors="replace")
+    text = body.decode("utf-8-sig", errors="replace")
     try:
         content = not_too_deep(json.loads(text), text)
     except (ValueError, RecursionError):

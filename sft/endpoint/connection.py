@@ -136,6 +136,9 @@ class Connection:
                 if answer.status not in _PASSING and answer.status < 500:
                     raise trouble
                 raise _PassingError(trouble, asked_pause(answer.headers))
+        except aiohttp.ConnectionTimeoutError:
+            told = f"no connection within {_connect_seconds(self._patience):g} seconds"
+            raise _PassingError(UnreachedError(told)) from None
         except aiohttp.ServerTimeoutError:
             raise _PassingError(LateError()) from None
         except (aiohttp.ClientError, OSError) as error:
@@ -193,13 +196,17 @@ async def connected(endpoint: Endpoint, patience: Patience) -> AsyncIterator[Con
         # Whoever asks bounds their number.
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS, ssl=certificates),
         headers=sent_headers(endpoint),
-        timeout=aiohttp.ClientTimeout(connect=min(_CONNECT_SECONDS, patience.seconds), sock_read=patience.seconds),
+        timeout=aiohttp.ClientTimeout(connect=_connect_seconds(patience), sock_read=patience.seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,  # it would also take keys from .netrc
         trace_configs=[reuse],
     ) as session:
         yield Connection(session, url, patience)
+
+
+def _connect_seconds(patience: Patience) -> float:
+    return min(_CONNECT_SECONDS, patience.seconds)
 
 
 @dataclass(slots=True)
@@ -308,7 +315,7 @@ async def _told(answer: aiohttp.ClientResponse) -> str:
     body = bytearray()
     with suppress(aiohttp.ClientError, OSError):
         await _read_up_to(_MOST_ERROR_BYTES, answer, body)
-    text = body.decode(errors="replace")
+    text = body.decode("utf-8-sig", errors="replace")
     try:
         content: Any = json.loads(text)
     except (ValueError, RecursionError):

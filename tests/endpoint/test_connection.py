@@ -9,12 +9,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
 
 import pytest
 
+from sft.endpoint import connection
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
 from sft.endpoint.client import EndpointClient
 from sft.endpoint.connection import asked_pause
@@ -31,7 +32,8 @@ def key_and_no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    for name in ("SSL_CERT_FILE", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
 
@@ -91,6 +93,20 @@ def test_a_new_connection_that_ends_without_an_answer_is_a_failure_and_asked_no_
     assert len(heads) == 1
 
 
+def test_a_connection_that_is_not_made_in_time_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_CONNECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listening, ExitStack() as waiting:
+        address = listening.getsockname()
+        for _ in range(3):  # nobody takes them, so the system answers to no more
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(address)
+        url = f"http://127.0.0.1:{address[1]}/v1"
+        assert texts(asked(url)) == ["none: no connection within 0.3 seconds"]
+        with pytest.raises(EndpointError, match=r"nothing answers at .*: no connection within 0\.3 seconds"):
+            EndpointClient(Endpoint(url), ONE_TRY).check()
+
+
 def test_when_time_is_over_connections_are_closed() -> None:
     closed = threading.Event()
 
@@ -117,6 +133,16 @@ def test_what_is_asked_stands_behind_the_path_of_the_address(path: str, sent_to:
     assert f"Authorization: Bearer {KEY}\r\n" in heads[0]
 
 
+def test_who_pays_is_sent_where_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with raw_server(sends(whole(FINE))) as (port, heads):
+        asked(f"http://127.0.0.1:{port}/v1")
+        monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+        monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-2")
+        asked(f"http://127.0.0.1:{port}/v1")
+    assert "OpenAI-" not in heads[0]
+    assert "OpenAI-Organization: org-1\r\nOpenAI-Project: proj-2\r\n" in heads[1]
+
+
 def test_a_prompt_of_megabytes_is_sent_whole_and_again() -> None:
     with chat_server(lambda content: str(len(content["messages"][0]["content"]))) as server:
         server.num_cut_off = 1
@@ -135,6 +161,7 @@ def test_an_address_of_ipv6_is_asked() -> None:
 NO_UTF8, READ = FINE.replace(b"fine", b"f\xff\xfe"), "f\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"
 STRANGE = {
     "no UTF-8": (whole(NO_UTF8), READ),
+    "a mark of UTF-8": (whole(b"\xef\xbb\xbf" + FINE), "fine"),
     "another success": (whole(FINE, status="201 Created"), "fine"),
     "nothing": (whole(b"", status="204 No Content"), "none: nothing"),
     "a bomb": (whole(gzip.compress(bytes(50 << 20), 1), "Content-Encoding: gzip\r\n"), "is compressed ('gzip')"),
