@@ -144,6 +144,7 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.!?](?=\s)|\n")
+_NOT = re.compile(r"\bnot $", re.IGNORECASE)
 _CORRECTED = re.compile(
     rf"{_BEGINS}(?:wait(?! (?:for|until|till))|actually|correction|sorry(?! (?:for|about|if))|oops|scratch that"
     r"|no(?=\W)|instead(?! of)|rather(?! than)|I (?:have )?(?:made|see) an? (?:mistake|error))\b",
@@ -159,7 +160,7 @@ _SAID = re.compile(
 def _last(text: str, pattern: re.Pattern[str] = _NUMBER) -> re.Match[str] | None:
     """But for a number that is denied: "not 42"."""
     said = (
-        found for found in pattern.finditer(text) if text[max(0, found.start() - 4) : found.start()].lower() != "not "
+        found for found in pattern.finditer(text) if not _NOT.search(text[max(0, found.start() - 5) : found.start()])
     )
     return next(iter(deque(said, maxlen=1)), None)
 

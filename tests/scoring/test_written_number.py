@@ -137,6 +137,7 @@ from sft.scoring.written_number import amount_in
         ("The answer is 42. Wait, let me check: 40 + 2 = 42.", 42),
         ("**Answer: 42**\n\nActually, the sum is 43", 43),
         ("It's 41, not 42.", 41),
+        ("Tie knot 5.", 5),
         ("x = 5, as x is not 0", 5),
         ("The answer is 3, 4", 4),
         ("Answer: 3 or 4", 4),
