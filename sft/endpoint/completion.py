@@ -12,7 +12,9 @@ from typing import Any
 from sft.endpoint.chat import ReplyError, json_object, quoted
 
 _MOST = sys.float_info.max
+"""A whole number of JSON may be larger, and no float then."""
 _NUM_IDS = 1 << 31
+"""Token ids are 32 bits wide."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,16 @@ import json
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sft.disk_words import MAKE_ROOM, told_of_disk
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply, read_kept_reply
-from sft.endpoint.client import Done, EndpointClient
 from sft.errors import UserError
 from sft.json_lines import append_line, whole_lines
 from sft.schema import JsonObject
+
+if TYPE_CHECKING:
+    from sft.endpoint.client import Done, EndpointClient
 
 
 class PaidReplies:
@@ -25,7 +28,7 @@ class PaidReplies:
         self._path = path
         self._replies = dict(_read(path)) if path.is_file() else {}
 
-    def chat_all(self, client: EndpointClient, requests: Iterable[ChatRequest], done: Done) -> None:
+    def chat_all(self, client: "EndpointClient", requests: Iterable[ChatRequest], done: "Done") -> None:
         """As `EndpointClient.chat_all`; what was answered before is not asked, and each reply is kept before `done`.
 
         Raises:
@@ -71,7 +74,7 @@ def _read_line(line: bytes, place: str) -> tuple[str, ChatReply]:
         raise UserError(f"{place} is damaged ({error!r}). Remove this line: its request is then paid again.") from None
 
 
-def _name(client: EndpointClient, request: ChatRequest) -> str:
+def _name(client: "EndpointClient", request: ChatRequest) -> str:
     """That of the request: its content, and who is asked."""
     content = {"url": client.endpoint.url, "model": client.endpoint.model, **request.content()}
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

@@ -5,12 +5,11 @@ A judge errs, and likes long answers and its own (Zheng et al. 2023, arXiv 2306.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import PositiveInt, field_validator
 
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
-from sft.endpoint.client import EndpointClient
 from sft.endpoint.endpoint import Endpoint, EndpointError, Patience
 from sft.endpoint.paid import PaidReplies
 from sft.progress import Tell
@@ -18,6 +17,9 @@ from sft.scoring.judge_prompt import DEFAULT_RUBRIC, judge_prompt, rubric_text, 
 from sft.scoring.judge_verdict import graded, labelled
 from sft.scoring.metric import Metric
 from sft.scoring.scorer import JUDGED, Answer, Need, Question, Settings, Verdict, failure
+
+if TYPE_CHECKING:
+    from sft.endpoint.client import EndpointClient
 
 JUDGE_PATIENCE = Patience(seconds=120, seconds_in_all=300, retries=5)
 
@@ -114,7 +116,10 @@ class ModelJudge(Settings):
             left = str(error)
         return [verdicts.get(request.key) or failure(left) for request in requests]
 
-    def _client(self) -> EndpointClient:
+    def _client(self) -> "EndpointClient":
+        # Every worker imports what scores; few jobs ask a judge.
+        from sft.endpoint.client import EndpointClient  # noqa: PLC0415  (aiohttp)
+
         return EndpointClient(Endpoint(self.endpoint, self.model, self.api_key_env), JUDGE_PATIENCE)
 
     def _request(self, key: str, answer: Answer, question: Question) -> ChatRequest:

@@ -202,7 +202,7 @@ def test_an_error_that_comes_in_pieces_is_told_whole() -> None:
     def talk(line: Line) -> None:
         line.request()
         line.send(b'HTTP/1.1 400 Bad Request\r\nContent-Length: 32\r\n\r\n{"error": {"mess')
-        time.sleep(0.1)
+        time.sleep(0.1)  # else both may come in one packet
         line.send(b'age": "in two"}}')
 
     with raw_server(talk) as (port, _):
