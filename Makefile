@@ -18,9 +18,11 @@ install: $(INSTALLED) ## make .venv with the versions of constraints.txt
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "install: creating .venv with $$($(PYTHON) --version)"; $(PYTHON) -m venv .venv; }
 	@echo "install: torch"
-	@$(PIP) install -c constraints.txt torch setuptools wheel
+	@$(PIP) install --no-compile -c constraints.txt torch setuptools wheel
 	@echo "install: everything else"
-	@$(PIP) install --no-build-isolation -c constraints.txt -e '.[quickstart,dev]'
+	@$(PIP) install --no-compile --no-build-isolation -c constraints.txt -e '.[quickstart,dev]'
+	@echo "install: byte code"
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	@touch $@
 
 quickstart: install ## tune a small model on this machine: 98 MB to download, no account, no GPU
