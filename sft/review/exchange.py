@@ -12,13 +12,14 @@ import json
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import zip_longest
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from sft.approval.decisions import DecisionFile, whole_decisions
+from sft.approval.decisions import Decision, DecisionFile, whole_decisions
 from sft.atomic_files import fingerprint, write_lines
 from sft.errors import UserError
 from sft.json_lines import json_line
@@ -129,17 +130,20 @@ def import_decisions(session: ReviewSession, form: Form, path: Path) -> Counter[
         if _goes_on(taken[pair], left[pair]):
             outcomes["taken before"] += 1
         else:
+            num_before = taken[pair].count(answered.name)
+            name = f"{answered.name}-{num_before + 1}" if num_before else answered.name
             try:
-                num_before = taken[pair].count(answered.name)
-                name = f"{answered.name}-{num_before + 1}" if num_before else answered.name
-                given = {**_as_given(session, answered), "name": name}
-                if answered.verdict == "skip":
-                    _take_back(session, answered)
-                is_new = session.take(given, answered.reviewer)
+                is_new = _take(session, answered, name)
                 taken[pair].append(answered.name)
                 outcomes["taken" if is_new else "taken before"] += 1
             except Refused as refusal:
                 outcomes[f"not taken: {refusal}"] += 1
+                if len(left[pair]) == 1 and _has_approved(session, answered):
+                    # Whatever their last word is, it is not that approval any more.
+                    with suppress(Refused):
+                        skip = Answered(answered.record, answered.reviewer, "skip", str(refusal))
+                        _take(session, skip, name)
+                        taken[pair].append(answered.name)
         del left[pair][0]
     if not outcomes:
         raise UserError(
@@ -168,16 +172,27 @@ def _goes_on(taken: list[str], left: list[str]) -> bool:
     return left[0] in taken and any(taken[-num:] == known[:num] for num in range(1, len(known) + 1))
 
 
-def _take_back(session: ReviewSession, answered: Answered) -> None:
-    """Whoever skips a record in another tool has no decision on it there any more.
+def _take(session: ReviewSession, answered: Answered, name: str) -> bool:
+    """Take a decision; False if it was taken before.
 
-    So none that was taken before counts: it would not have been, had the file come only once.
+    Whoever skips a record in another tool has no decision on it there any more: none that was taken of them counts, as
+    if the file had come only once.
     """
-    record, reviewer = answered.record, answered.reviewer
-    for said in reversed(session.words(record, reviewer)):
-        if said.verdict != "skip" and said.name.startswith(_IMPORTED):
-            undo = {"name": f"undo-{said.name}", "record": record, "verdict": "undo", "undoes": said.name}
-            session.take(undo, reviewer)
+    given = {**_as_given(session, answered), "name": name}
+    for said in reversed(_imported(session, answered) if answered.verdict == "skip" else []):
+        undo = {"name": f"undo-{said.name}", "record": said.record, "verdict": "undo", "undoes": said.name}
+        session.take(undo, answered.reviewer)
+    return session.take(given, answered.reviewer)
+
+
+def _has_approved(session: ReviewSession, answered: Answered) -> bool:
+    return any(said.verdict in ("accept", "edit") for said in _imported(session, answered)[-1:])
+
+
+def _imported(session: ReviewSession, answered: Answered) -> list[Decision]:
+    """What was taken of somebody on a record and not taken back, but skips."""
+    words = session.words(answered.record, answered.reviewer)
+    return [said for said in words if said.name.startswith(_IMPORTED) and said.verdict != "skip"]
 
 
 def _as_given(session: ReviewSession, answered: Answered) -> dict[str, Any]:

@@ -97,6 +97,34 @@ def test_what_was_changed_there_between_two_imports_counts_as_if_it_had_come_onc
     assert states[0] == states[1]
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        (["accept", "perhaps"], "open"),
+        (["reject", "accept", "perhaps"], "open"),
+        (["reject", "perhaps"], "rejected"),
+        (["flag", "perhaps"], "flagged"),
+        (["accept", "perhaps", "accept"], "accepted"),
+        (["accept", "perhaps", "accept", "perhaps"], "open"),
+    ],
+)
+def test_no_approval_stands_where_the_last_word_is_not_understood(
+    tmp_path: Path, form: Form, said: list[str], state: str
+) -> None:
+    folder = write_records(tmp_path / "made", [record("q", "a")])
+    out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
+    export_records(opened(folder), form, out)
+    content = json.loads(out.read_text())
+    for verdict in said:
+        back.write_text(json.dumps(answer_in(form, content, verdict, "", None)))
+        import_decisions(opened(folder), form, back)
+    assert opened(folder).progress()["total"][state] == 1
+    num = len(read_decisions(folder))
+    import_decisions(opened(folder), form, back)
+    assert len(read_decisions(folder)) == num
+
+
 def test_of_several_answers_of_one_person_those_that_are_new_are_taken(tmp_path: Path) -> None:
     folder = write_records(tmp_path / "made", [record("q", "a")])
     out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
@@ -105,7 +133,7 @@ def test_of_several_answers_of_one_person_those_that_are_new_are_taken(tmp_path:
     said = [
         answer_in("label-studio", content, verdict, "", None) for verdict in ("flag", "perhaps", "accept", "reject")
     ]
-    for num in (1, 3, 3, 4, 4):
+    for num in (1, 2, 2, 3, 3, 4, 4):
         annotations = [one["annotations"][0] for one in said[:num]]
         back.write_text(json.dumps({**content, "annotations": annotations}))
         import_decisions(opened(folder), "label-studio", back)
