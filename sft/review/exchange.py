@@ -9,6 +9,7 @@ line each; both are read. docs/REVIEW.md has the labelling interface that fits.
 """
 
 import json
+import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,8 +34,8 @@ Form = Literal["label-studio", "argilla"]
 FORMS: tuple[Form, ...] = get_args(Form)
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
-_MOST_ROLE_CHARS, _MOST_CONTENT_CHARS = 20, 20_000
-"""What a server of Argilla takes; of a file with another message it refuses all."""
+_MOST_ROLE_CHARS, _MOST_CONTENT_CHARS, _MOST_FENCE_CHARS = 20, 16_000, 1_000
+"""A server of Argilla takes roles of 20 and messages of 20,000 characters; of a file with others it takes nothing."""
 
 
 class Answered(NamedTuple):
@@ -255,10 +256,14 @@ def _argilla(record: str, task: str, texts: list[Text], answer: str) -> dict[str
 
 
 def _messages(text: Text) -> Iterator[dict[str, str]]:
-    """A text as messages that Argilla takes: none is empty, and a long one is cut."""
+    """A text as messages that Argilla takes (none is empty, and a long one is cut), shown letter by letter, as code.
+
+    As Markdown it would lose its tags, references and white space, and its images would be fetched.
+    """
     role = _ROLES.get(text.who, text.who).rpartition(": ")[2][:_MOST_ROLE_CHARS] or "?"
+    fence = "`" * min(_MOST_FENCE_CHARS, max(3, 1 + max(map(len, re.findall("`+", text.text)), default=0)))
     for begin in range(0, max(1, len(text.text)), _MOST_CONTENT_CHARS):
-        yield {"role": role, "content": text.text[begin : begin + _MOST_CONTENT_CHARS] or " "}
+        yield {"role": role, "content": f"{fence}\n{text.text[begin : begin + _MOST_CONTENT_CHARS]}\n{fence}"}
 
 
 def _from_argilla(content: JsonObject) -> Iterator[Answered]:

@@ -315,16 +315,29 @@ def test_of_argilla_counts_what_was_submitted(
     assert [one["verdict"] for one in read_decisions(folder)] == verdicts
 
 
-def test_argilla_is_given_messages_that_its_server_takes(tmp_path: Path) -> None:
-    long = "".join(map(chr, range(0x4E00, 0x4E00 + 20_001))) * 2
-    turns = [{"role": "user", "content": ""}, {"role": "assistant", "content": long, "tool_calls": [{"name": "f"}]}]
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<b>bold</b> &amp; ![](http://127.0.0.1/x.png)",
+        "```python\n1 < 2\n```\n````",
+        "".join(map(chr, range(0x4E00, 0x4E00 + 20_001))) * 2,
+        "`" * 20_001,
+    ],
+)
+def test_argilla_is_given_messages_that_its_server_takes_and_shows_as_they_are(tmp_path: Path, text: str) -> None:
+    turns = [{"role": "user", "content": ""}, {"role": "assistant", "content": text, "tool_calls": [{"name": "f"}]}]
     made = {"messages": turns, "": "x", "a column with a name of one's own": "y", "empty": ""}
     folder = write_records(tmp_path / "made", [made])
     export_records(opened(folder), "argilla", tmp_path / "out.jsonl")
     chat = json.loads((tmp_path / "out.jsonl").read_text())["fields"]["chat"]
     assert all(0 < len(one["role"]) <= 20 and 0 < len(one["content"]) <= 20_000 for one in chat)
-    assert "".join(one["content"] for one in chat if one["role"] == "assistant") == long
     assert {"user", "tool_calls", "a column with a name", "empty"} <= {one["role"] for one in chat}
+    blocks = [one["content"] for one in chat if one["role"] == "assistant"]
+    fence, _, _ = blocks[0].partition("\n")
+    assert "".join(block.removeprefix(f"{fence}\n").removesuffix(f"\n{fence}") for block in blocks) == text
+    assert set(fence) == {"`"}
+    assert fence not in text or len(fence) == 1_000
 
 
 TURNS: list[dict[str, Any]] = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
