@@ -251,7 +251,8 @@ def test_a_record_whose_answer_was_emptied_is_not_accepted(tmp_path: Path, form:
     folder = write_records(tmp_path / "made", [record("q", "a")])
     out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
     export_records(opened(folder), form, out)
-    for value in ([], ""):
+    emptied: list[Any] = [[], ""]
+    for value in emptied:
         back.write_text(json.dumps(with_value(form, json.loads(out.read_text()), "answer", value)))
         (outcome,) = import_decisions(opened(folder), form, back)
         assert "answer" in outcome
