@@ -9,15 +9,18 @@ line each; both are read. docs/REVIEW.md has the labelling interface that fits.
 """
 
 import json
+import re
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import zip_longest
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from sft.approval.decisions import DecisionFile, whole_decisions
+from sft.approval.decisions import Decision, DecisionFile, whole_decisions
 from sft.atomic_files import fingerprint, write_lines
 from sft.errors import UserError
 from sft.json_lines import json_line
@@ -31,6 +34,8 @@ Form = Literal["label-studio", "argilla"]
 FORMS: tuple[Form, ...] = get_args(Form)
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
+_MOST_ROLE_CHARS, _MOST_CONTENT_CHARS, _MOST_FENCE_CHARS = 20, 16_000, 1_000
+"""A server of Argilla takes roles of 20 and messages of 20,000 characters; of a file with others it takes nothing."""
 
 
 class Answered(NamedTuple):
@@ -126,14 +131,20 @@ def import_decisions(session: ReviewSession, form: Form, path: Path) -> Counter[
         if _goes_on(taken[pair], left[pair]):
             outcomes["taken before"] += 1
         else:
+            num_before = taken[pair].count(answered.name)
+            name = f"{answered.name}-{num_before + 1}" if num_before else answered.name
             try:
-                num_before = taken[pair].count(answered.name)
-                name = f"{answered.name}-{num_before + 1}" if num_before else answered.name
-                is_new = session.take({**_as_given(session, answered), "name": name}, answered.reviewer)
+                is_new = _take(session, answered, name)
                 taken[pair].append(answered.name)
                 outcomes["taken" if is_new else "taken before"] += 1
             except Refused as refusal:
                 outcomes[f"not taken: {refusal}"] += 1
+                if len(left[pair]) == 1 and _has_approved(session, answered):
+                    # Whatever their last word is, it is not that approval any more.
+                    with suppress(Refused):
+                        skip = Answered(answered.record, answered.reviewer, "skip", str(refusal))
+                        _take(session, skip, name)
+                        taken[pair].append(answered.name)
         del left[pair][0]
     if not outcomes:
         raise UserError(
@@ -162,9 +173,34 @@ def _goes_on(taken: list[str], left: list[str]) -> bool:
     return left[0] in taken and any(taken[-num:] == known[:num] for num in range(1, len(known) + 1))
 
 
+def _take(session: ReviewSession, answered: Answered, name: str) -> bool:
+    """Take a decision; False if it was taken before.
+
+    Whoever skips a record in another tool has no decision on it there any more: none that was taken of them counts, as
+    if the file had come only once.
+    """
+    given = {**_as_given(session, answered), "name": name}
+    for said in reversed(_imported(session, answered) if answered.verdict == "skip" else []):
+        undo = {"name": f"undo-{said.name}", "record": said.record, "verdict": "undo", "undoes": said.name}
+        session.take(undo, answered.reviewer)
+    return session.take(given, answered.reviewer)
+
+
+def _has_approved(session: ReviewSession, answered: Answered) -> bool:
+    return any(said.verdict in ("accept", "edit") for said in _imported(session, answered)[-1:])
+
+
+def _imported(session: ReviewSession, answered: Answered) -> list[Decision]:
+    """What was taken of somebody on a record and not taken back, but skips."""
+    words = session.words(answered.record, answered.reviewer)
+    return [said for said in words if said.name.startswith(_IMPORTED) and said.verdict != "skip"]
+
+
 def _as_given(session: ReviewSession, answered: Answered) -> dict[str, Any]:
     if answered.unclear:
         raise Refused(answered.unclear)
+    if answered.verdict == "accept" and answered.answer is None and answered.given_out:
+        raise Refused("it has no answer: that was emptied, or the interface has no field for it")
     given = answered._asdict()
     fields = session.fields(answered.record)
     if answered.verdict != "accept" or answered.answer in (None, answered.given_out) or fields is None:
@@ -183,8 +219,9 @@ def _label_studio(record: str, task: str, texts: list[Text], answer: str) -> dic
 def _from_label_studio(content: JsonObject) -> Iterator[Answered]:
     shown = _text(_at(content, "data", "answer"))
     for annotation in _list(content.get("annotations")):
-        values: list[tuple[str, Any]] = []
-        for result in _list(_at(annotation, "result")):
+        is_cancelled = _at(annotation, "was_cancelled") is True
+        values: list[tuple[str, Any]] = [("verdict", "skip")] if is_cancelled else []
+        for result in () if is_cancelled else _list(_at(annotation, "result")):
             name, kind = str(_at(result, "from_name")), _at(result, "type")
             if name in _PARTS:
                 chosen, written = _at(result, "value", "choices"), _at(result, "value", "text")
@@ -196,7 +233,7 @@ def _from_label_studio(content: JsonObject) -> Iterator[Answered]:
         yield Answered(
             record=str(_at(content, "data", "record")),
             reviewer=str(_at(by, "email") or f"label-studio-{_at(by, 'id') or by}"),
-            verdict="skip" if _at(annotation, "was_cancelled") is True else said.get("verdict", ""),
+            verdict=said.get("verdict", ""),
             reason=said.get("reason", ""),
             answer=said.get("answer"),
             seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
@@ -207,7 +244,7 @@ def _from_label_studio(content: JsonObject) -> Iterator[Answered]:
 
 
 def _argilla(record: str, task: str, texts: list[Text], answer: str) -> dict[str, Any]:
-    chat = [{"role": _ROLES.get(text.who, text.who), "content": text.text} for text in texts]
+    chat = [message for text in texts for message in _messages(text)]
     suggestions = {"answer": {"value": answer, "score": None, "agent": None}} if answer else {}
     return {
         "id": record,
@@ -218,17 +255,35 @@ def _argilla(record: str, task: str, texts: list[Text], answer: str) -> dict[str
     }
 
 
+def _messages(text: Text) -> Iterator[dict[str, str]]:
+    """A text as messages that Argilla takes (none is empty, and a long one is cut), shown letter by letter, as code.
+
+    As Markdown it would lose its tags, references and white space, and its images would be fetched.
+    """
+    role = _ROLES.get(text.who, text.who).rpartition(": ")[2][:_MOST_ROLE_CHARS] or "?"
+    fence = "`" * min(_MOST_FENCE_CHARS, max(3, 1 + max(map(len, re.findall("`+", text.text)), default=0)))
+    for begin in range(0, max(1, len(text.text)), _MOST_CONTENT_CHARS):
+        yield {"role": role, "content": f"{fence}\n{text.text[begin : begin + _MOST_CONTENT_CHARS]}\n{fence}"}
+
+
 def _from_argilla(content: JsonObject) -> Iterator[Answered]:
-    shown = _text(_at(content, "suggestions", "answer", "value"))
-    by_user: dict[str, list[tuple[str, Any]]] = {}
-    responses = content.get("responses")
-    for question, answers in responses.items() if isinstance(responses, Mapping) else ():
-        for answer in _list(answers):
-            value, status = _at(answer, "value"), _at(answer, "status")
-            if question in _PARTS and value is not None and status in (None, "submitted"):
-                by_user.setdefault(str(_at(answer, "user_id")), []).append((question, value))
+    """What `to_list(flatten=True)` writes, or `to_json`, which has lost what is submitted.
+
+    A record is completed once a response to it is submitted: that of the one person who has responded.
+    """
+    shown = _text(_at(content, "suggestions", "answer", "value") or content.get("answer.suggestion"))
+    by_user: defaultdict[str, list[tuple[str, Any]]] = defaultdict(list)
+    statuses: defaultdict[str, set[Any]] = defaultdict(set)
+    for question, value, user, status in _responses(content):
+        if question in _PARTS and value is not None:
+            by_user[str(user)].append((question, value))
+            statuses[str(user)].add(status)
+    is_completed = content.get("status") == "completed" and len(by_user) == 1
     for user, values in by_user.items():
-        said, unclear = _said(values)
+        is_withdrawn = bool(statuses[user] & {"draft", "discarded"})
+        said, unclear = _said([("verdict", "skip")] if is_withdrawn else values)
+        if not (is_withdrawn or statuses[user] == {"submitted"} or (statuses[user] == {None} and is_completed)):
+            unclear = "the file does not say whether it was submitted: export it by to_list(flatten=True)"
         yield Answered(
             record=str(content.get("id")),
             reviewer=f"argilla-{user}",
@@ -239,6 +294,18 @@ def _from_argilla(content: JsonObject) -> Iterator[Answered]:
             when=_when(content, "updated_at", "inserted_at"),
             unclear=unclear,
         )
+
+
+def _responses(content: JsonObject) -> Iterator[tuple[str, Any, Any, Any]]:
+    """Question, value, user and status of each response: one by one, or each of them in a list of its own."""
+    nested = content.get("responses")
+    for question, answers in nested.items() if isinstance(nested, Mapping) else ():
+        for answer in _list(answers):
+            yield question, _at(answer, "value"), _at(answer, "user_id"), _at(answer, "status")
+    for question in _PARTS:
+        name = f"{question}.responses"
+        lists = [_list(content.get(one)) for one in (name, f"{name}.users", f"{name}.status")]
+        yield from ((question, value, user, status) for value, user, status in zip_longest(*lists))
 
 
 def _said(values: Iterable[tuple[str, Any]]) -> tuple[dict[str, str], str]:

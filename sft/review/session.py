@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from sft.approval.approved import approvals, records_to_train
-from sft.approval.decisions import DecisionFile, locked
+from sft.approval.decisions import Decision, DecisionFile, locked
 from sft.approval.opinions import Opinions, State
 from sft.approval.record_order import by_risk, by_sample, is_for_two, next_entry
 from sft.approval.record_set import Entry, Place, RecordSet, open_records
@@ -192,6 +192,12 @@ class ReviewSession:
         """Take a decision of any reviewer; False if it was taken before. Arguments and errors are those of `decide`."""
         with self._lock:
             return self._take(given, reviewer)
+
+    def words(self, record: str, reviewer: str) -> list[Decision]:
+        """What a reviewer has said of this very version and not taken back, in order."""
+        with self._lock:
+            self._read_new()
+            return [word.decision for word in self._opinions.decisions.words(record, reviewer)]
 
     def fields(self, record: str) -> JsonObject | None:
         """A record of the file, or one that an edit has made; None if it is not here."""

@@ -1,6 +1,7 @@
 """What other tools are given comes back as decisions, once."""
 
 import json
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def answer_in(form: Form, content: dict[str, Any], verdict: str, reason: str, an
         said |= {} if answer is None else {"answer": answer}
         user = "7d0d5b5e-0000-4000-8000-000000000001"
         responses = {name: [{"value": value, "user_id": user}] for name, value in said.items() if value}
-        return {**content, "responses": responses}
+        return {**content, "responses": responses, "status": "completed"}
     shown = answer or content["data"]["answer"]
     results = [
         {"from_name": "verdict", "to_name": "dialogue", "type": "choices", "value": {"choices": [verdict]}},
@@ -77,6 +78,53 @@ def test_a_decision_that_comes_back_to_an_earlier_one_is_taken(tmp_path: Path, f
     assert opened(folder).progress()["total"]["accepted"] == 1
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("said", [*permutations(SAID, 2), *permutations(SAID[1:], 3)])
+def test_what_was_changed_there_between_two_imports_counts_as_if_it_had_come_once(
+    tmp_path: Path, form: Form, said: tuple[tuple[str, str, str | None], ...]
+) -> None:
+    states = []
+    for name, imported in (("often", said), ("once", said[-1:])):
+        folder = write_records(tmp_path / name, [record("q", "a")])
+        out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
+        export_records(opened(folder), form, out)
+        content = json.loads(out.read_text())
+        for verdict, reason, answer in imported:
+            for _ in range(2):
+                back.write_text(json.dumps(answer_in(form, content, verdict, reason, answer)))
+                import_decisions(opened(folder), form, back)
+        states.append((opened(folder).progress()["total"], [one["messages"] for one in opened(folder).approved()]))
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        (["accept", "perhaps"], "open"),
+        (["reject", "accept", "perhaps"], "open"),
+        (["reject", "perhaps"], "rejected"),
+        (["flag", "perhaps"], "flagged"),
+        (["accept", "perhaps", "accept"], "accepted"),
+        (["accept", "perhaps", "accept", "perhaps"], "open"),
+    ],
+)
+def test_no_approval_stands_where_the_last_word_is_not_understood(
+    tmp_path: Path, form: Form, said: list[str], state: str
+) -> None:
+    folder = write_records(tmp_path / "made", [record("q", "a")])
+    out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
+    export_records(opened(folder), form, out)
+    content = json.loads(out.read_text())
+    for verdict in said:
+        back.write_text(json.dumps(answer_in(form, content, verdict, "", None)))
+        import_decisions(opened(folder), form, back)
+    assert opened(folder).progress()["total"][state] == 1
+    num = len(read_decisions(folder))
+    import_decisions(opened(folder), form, back)
+    assert len(read_decisions(folder)) == num
+
+
 def test_of_several_answers_of_one_person_those_that_are_new_are_taken(tmp_path: Path) -> None:
     folder = write_records(tmp_path / "made", [record("q", "a")])
     out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
@@ -85,7 +133,7 @@ def test_of_several_answers_of_one_person_those_that_are_new_are_taken(tmp_path:
     said = [
         answer_in("label-studio", content, verdict, "", None) for verdict in ("flag", "perhaps", "accept", "reject")
     ]
-    for num in (1, 3, 3, 4, 4):
+    for num in (1, 2, 2, 3, 3, 4, 4):
         annotations = [one["annotations"][0] for one in said[:num]]
         back.write_text(json.dumps({**content, "annotations": annotations}))
         import_decisions(opened(folder), "label-studio", back)
@@ -184,6 +232,113 @@ def test_two_answers_of_one_person_and_a_text_of_another_name_are_refused(tmp_pa
     (outcome,) = import_decisions(opened(folder), "label-studio", back)
     assert "it has a text that is named 'rewritten'" in outcome
     assert read_decisions(folder) == []
+
+
+def test_an_annotation_that_is_cancelled_says_nothing_whatever_it_holds(tmp_path: Path) -> None:
+    folder = write_records(tmp_path / "made", [record("q", "a")])
+    out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
+    export_records(opened(folder), "label-studio", out)
+    for value in (["accept", "reject"], "accept"):
+        done = with_value("label-studio", json.loads(out.read_text()), "verdict", value)
+        done["annotations"][0]["was_cancelled"] = True
+        back.write_text(json.dumps(done))
+        import_decisions(opened(folder), "label-studio", back)
+        assert [one["verdict"] for one in read_decisions(folder)] == ["skip"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_record_whose_answer_was_emptied_is_not_accepted(tmp_path: Path, form: Form) -> None:
+    folder = write_records(tmp_path / "made", [record("q", "a")])
+    out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
+    export_records(opened(folder), form, out)
+    emptied: list[Any] = [[], ""]
+    for value in emptied:
+        back.write_text(json.dumps(with_value(form, json.loads(out.read_text()), "answer", value)))
+        (outcome,) = import_decisions(opened(folder), form, back)
+        assert "answer" in outcome
+    assert read_decisions(folder) == []
+
+
+Response = tuple[str, str, str | None]
+"""User, verdict and status of a response; None: Argilla has lost it."""
+
+
+def from_argilla(content: dict[str, Any], responses: list[Response], status: str, is_flat: bool) -> dict[str, Any]:
+    """As `to_list(flatten=True)` and `to_json` of Argilla's SDK write a record; the second knows no status."""
+    shown = content["suggestions"]["answer"]["value"]
+    parts = {
+        "verdict": [(user, verdict, state) for user, verdict, state in responses],
+        "answer": [(user, shown, state) for user, _, state in responses],
+    }
+    kept = {"id": content["id"], "status": status}
+    if not is_flat:
+        nested = {part: [{"value": value, "user_id": user} for user, value, _ in of] for part, of in parts.items()}
+        return {**content, **kept, "responses": nested}
+    flat: dict[str, Any] = {"answer.suggestion": shown, "reason.responses": None, "chat": content["fields"]["chat"]}
+    for part, of in parts.items():
+        flat[f"{part}.responses"] = [value for _, value, _ in of]
+        flat[f"{part}.responses.users"] = [user for user, _, _ in of]
+        flat[f"{part}.responses.status"] = [state for _, _, state in of]
+    return {**kept, **flat}
+
+
+UNKNOWN = "not taken: the file does not say whether it was submitted: export it by to_list(flatten=True)"
+
+
+@pytest.mark.parametrize(
+    ("responses", "status", "is_flat", "outcomes", "verdicts"),
+    [
+        ([("a", "accept", "submitted")], "completed", True, {"taken": 1}, ["accept"]),
+        ([("a", "accept", "submitted"), ("b", "reject", "draft")], "completed", True, {"taken": 2}, ["accept", "skip"]),
+        ([("a", "accept", "draft"), ("b", "flag", "submitted")], "completed", True, {"taken": 2}, ["skip", "flag"]),
+        ([("a", "accept", "discarded")], "pending", True, {"taken": 1}, ["skip"]),
+        ([("a", "accept", "submitted")], "pending", True, {"taken": 1}, ["accept"]),
+        ([("a", "accept", None)], "completed", True, {"taken": 1}, ["accept"]),
+        ([("a", "accept", None)], "completed", False, {"taken": 1}, ["accept"]),
+        ([("a", "accept", None)], "pending", False, {UNKNOWN: 1}, []),
+        ([("a", "accept", None), ("b", "reject", None)], "completed", False, {UNKNOWN: 2}, []),
+        ([("a", "accept", "unheard")], "completed", True, {UNKNOWN: 1}, []),
+    ],
+)
+def test_of_argilla_counts_what_was_submitted(
+    tmp_path: Path,
+    responses: list[Response],
+    status: str,
+    is_flat: bool,
+    outcomes: dict[str, int],
+    verdicts: list[str],
+) -> None:
+    folder = write_records(tmp_path / "made", [record("q", "a")])
+    out, back = tmp_path / "out.jsonl", tmp_path / "back.jsonl"
+    export_records(opened(folder), "argilla", out)
+    back.write_text(json.dumps(from_argilla(json.loads(out.read_text()), responses, status, is_flat)))
+    assert import_decisions(opened(folder), "argilla", back) == outcomes
+    assert [one["verdict"] for one in read_decisions(folder)] == verdicts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<b>bold</b> &amp; ![](http://127.0.0.1/x.png)",
+        "```python\n1 < 2\n```\n````",
+        "".join(map(chr, range(0x4E00, 0x4E00 + 20_001))) * 2,
+        "`" * 20_001,
+    ],
+)
+def test_argilla_is_given_messages_that_its_server_takes_and_shows_as_they_are(tmp_path: Path, text: str) -> None:
+    turns = [{"role": "user", "content": ""}, {"role": "assistant", "content": text, "tool_calls": [{"name": "f"}]}]
+    made = {"messages": turns, "": "x", "a column with a name of one's own": "y", "empty": ""}
+    folder = write_records(tmp_path / "made", [made])
+    export_records(opened(folder), "argilla", tmp_path / "out.jsonl")
+    chat = json.loads((tmp_path / "out.jsonl").read_text())["fields"]["chat"]
+    assert all(0 < len(one["role"]) <= 20 and 0 < len(one["content"]) <= 20_000 for one in chat)
+    assert {"user", "tool_calls", "a column with a name", "empty"} <= {one["role"] for one in chat}
+    blocks = [one["content"] for one in chat if one["role"] == "assistant"]
+    fence, _, _ = blocks[0].partition("\n")
+    assert "".join(block.removeprefix(f"{fence}\n").removesuffix(f"\n{fence}") for block in blocks) == text
+    assert set(fence) == {"`"}
+    assert fence not in text or len(fence) == 1_000
 
 
 TURNS: list[dict[str, Any]] = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
