@@ -82,11 +82,6 @@ class RequestLog:
         """The number of requests."""
         return len(self._table)
 
-    @property
-    def num_bytes_in_memory(self) -> int:
-        """What it holds of them in memory."""
-        return self._table.num_bytes
-
     def find(self, name: str) -> Kept | None:
         """What is there of a request."""
         for offset in self._table.find(_hash(name)):

@@ -54,8 +54,7 @@ class Refusals(Filter):
 
 class _RefusalLook(Look):
     def __init__(self, refusals: Refusals) -> None:
-        own = [re.compile(pattern, re.IGNORECASE) for pattern in refusals.patterns]
-        self._own = own
+        self._own = [re.compile(pattern, re.IGNORECASE) for pattern in refusals.patterns]
 
     def see(self, parts: DraftParts) -> str | None:
         """Of any answer of the conversation."""
