@@ -6,6 +6,7 @@ reads. What is nested deeper than anybody nests would end, by a RecursionError, 
 
 import json
 import math
+import re
 from typing import Any
 
 from sft.nesting import MOST_LEVELS, is_deep
@@ -21,6 +22,12 @@ def read_json(text: str) -> Any:
         return not_too_deep(_DECODER.decode(text), text)
     except RecursionError:
         raise _too_deep() from None
+
+
+def read_fenced_json(text: str) -> Any:
+    """As `read_json`, of a text that may stand in one fence of Markdown, as many models write it."""
+    fenced = _FENCED.fullmatch(text)
+    return read_json(fenced[1] if fenced else text)
 
 
 def read_json_at(text: str, at: int) -> tuple[Any, int]:
@@ -47,6 +54,11 @@ def not_too_deep(value: Any, text: str) -> Any:
     return value
 
 
+def without_halves(text: str) -> str:
+    """The text without halves of characters: JSON can spell one, as where a text was cut, and no tokenizer reads it."""
+    return _HALVES.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON")
 
@@ -62,4 +74,6 @@ def _too_deep() -> ValueError:
     return ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
 
 
+_FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*)\n[ \t]*```\s*", re.DOTALL | re.IGNORECASE)
+_HALVES = re.compile(r"[\ud800-\udfff]")
 _DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)

@@ -9,7 +9,7 @@ from sft.approval.decisions import Decisions
 from sft.approval.mark import Approval, content_id, marked
 from sft.approval.opinions import Opinions
 from sft.approval.record_set import identity, read_lines
-from sft.approval.rule import approved, sample_result
+from sft.approval.rule import sample_result
 from sft.schema import JsonObject
 
 
@@ -22,12 +22,9 @@ def approvals(order: Sequence[str], opinions: Opinions, bound: float | None = No
         bound: of the sample's error rate; None: each record is approved by itself.
     """
     sample = None if bound is None else _sample_approval(order, opinions, bound)
-    versions = {*approved(order, opinions.of, bound)}
     found = {}
     for record in order:
         opinion = opinions.of(record)
-        if opinion.id not in versions:
-            continue
         if opinion.is_approved:
             by = opinion.accepted_by - opinion.flagged_by
             time = _last_time(opinions.decisions, record, by)

@@ -12,7 +12,7 @@ interval (1927), which is true at one.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, takewhile
 from typing import NamedTuple
@@ -106,23 +106,6 @@ def sample_result(order: Sequence[str], opinion_of: OpinionOf, bound: float) -> 
     num_wrong = sum(state != "accepted" for state in reviewed)
     upper = upper_end(num_wrong, len(reviewed), len(order)) if reviewed else 1.0
     return SampleResult(len(order), len(reviewed), num_wrong, bound, upper)
-
-
-def approved(order: Sequence[str], opinion_of: OpinionOf, bound: float | None = None) -> Iterator[str]:
-    """The ids of the approved records, after their edits: those of `each`, or with a bound those of `sample`.
-
-    Args:
-        order: the ids of all records, in the random order where there is a bound.
-        opinion_of: such as `Opinions.of`.
-        bound: of the sample's error rate. A sample that does not suffice approves nothing but what was accepted.
-    """
-    suffices = bound is not None and sample_result(order, opinion_of, bound).suffices
-    given: set[str] = set()  # edits may make the same of two records
-    for record in order:
-        opinion = opinion_of(record)
-        if opinion.id not in given and (opinion.is_approved or (suffices and opinion.state == "open")):
-            given.add(opinion.id)
-            yield opinion.id
 
 
 class PairAgreement(NamedTuple):

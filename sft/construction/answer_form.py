@@ -4,18 +4,15 @@ A thought before the answer does not count, nor one fence of Markdown around JSO
 """
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from sft.construction.script import Failed
 from sft.endpoint.chat import ChatReply, NoReply
 from sft.printable import shortened
-from sft.strict_json import read_json as json_of
+from sft.strict_json import read_fenced_json, without_halves
 from sft.thoughts import answer_in
 
-_FENCED = re.compile(r"```(?:json)?[ \t]*\n(.*)\n[ \t]*```", re.DOTALL)
-_HALVES = re.compile(r"[\ud800-\udfff]")
 _PLAIN = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _REASON_CHARS = 160
 _KINDS: Mapping[type, tuple[str, str]] = {
@@ -57,13 +54,8 @@ def read_json(reply: ChatReply | NoReply) -> Any:
         FormError: it is not.
     """
     text = read_text(reply)
-    if fenced := _FENCED.fullmatch(text):
-        text = fenced[1]
     try:
-        value = json_of(text)
-        plain = _PLAIN.encode(value)
-        # JSON can spell half of a character, which no prompt and no tokenizer can hold.
-        return json.loads(_HALVES.sub("\N{REPLACEMENT CHARACTER}", plain)) if _HALVES.search(plain) else value
+        return json.loads(without_halves(_PLAIN.encode(read_fenced_json(text))))
     except ValueError:
         raise FormError("the answer is no JSON") from None
 

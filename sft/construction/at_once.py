@@ -24,7 +24,6 @@ from typing import Any, Protocol
 
 from sft.construction.asking import Asked, Asking, Job, Played, Result, is_in_vain
 from sft.construction.script import Elsewhere, Failed
-from sft.construction.work import Ended
 from sft.endpoint.chat import ChatReply, NoReply
 from sft.errors import UserError
 
@@ -43,11 +42,6 @@ class Course(Protocol):
     @property
     def next_teacher(self) -> int:
         """The number of the teacher that the next script asks."""
-        ...
-
-    @property
-    def taken(self) -> deque[Ended]:
-        """What came of scripts, as far as it is known; nobody needs it here."""
         ...
 
     def begin(self) -> Job:
@@ -188,7 +182,6 @@ class _AtOnce:
         else:
             course.end(number, result)
             self._tell()
-        course.taken.clear()
         if not could_begin:
             self._offer(course)
 

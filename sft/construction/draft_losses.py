@@ -6,7 +6,7 @@ drafts that cheaper filters keep ──examples, as training makes them──▶
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ class DraftLosses:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             opened = self._path.open("ab", buffering=0)
         with opened as file:
-            for of, losses in self._measure(self._groups(_then(first, lacking), file)):
+            for of, losses in self._measure(self._groups(chain([first], lacking), file)):
                 start = 0
                 for draft_id, num in of:
                     self._add(file, draft_id, losses[start : start + num].sum(axis=0).tolist())
@@ -174,8 +174,3 @@ class DraftLosses:
 
 def _hashed(draft_id: str) -> int:
     return int(draft_id[:_ID_DIGITS], 16)
-
-
-def _then(first: Draft, others: Iterator[Draft]) -> Iterator[Draft]:
-    yield first
-    yield from others

@@ -5,7 +5,6 @@ drafts that cheaper filters keep ──Grading.course──▶ asked at once ─
 
 import json
 import re
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,7 +16,7 @@ from sft.construction.filters.judge import SCORE, Graded
 from sft.construction.prompts import without_control_tokens
 from sft.construction.script import Failed, Script, ScriptName
 from sft.construction.spending import Tokens, usual_tokens
-from sft.construction.work import Ended, Work
+from sft.construction.work import Work
 from sft.draft import Draft
 from sft.endpoint.chat import ChatRequest, NoReply
 from sft.scoring.judge_prompt import judge_prompt, rubric_text, shape_of, turn_text
@@ -99,7 +98,6 @@ class GradingCourse:
         self.num_done = 0
         """Drafts of which there is nothing to ask for any more."""
         self._next = self._draw()
-        self.taken: deque[Ended] = deque()
 
     @property
     def may_begin(self) -> bool:

@@ -29,7 +29,6 @@ PROBES = "probe"
 """The name, in place of a recipe's, of requests that are made to see whether a teacher still answers."""
 _SYNC_SECONDS = 0.2
 _NAME_CHARS = 32
-_BEGINS, _ASKED, _REPLY = b'{"request": "', b', "asked": {', b', "reply": {'
 _FAILED, _BILLED, _COUNTS = "failed", "billed", ("num_tokens", "num_prompt_tokens")
 _SORTED = json.JSONEncoder(sort_keys=True)
 
@@ -82,16 +81,11 @@ class RequestLog:
         """The number of requests."""
         return len(self._table)
 
-    @property
-    def num_bytes_in_memory(self) -> int:
-        """What it holds of them in memory."""
-        return self._table.num_bytes
-
     def find(self, name: str) -> Kept | None:
         """What is there of a request."""
         for offset in self._table.find(_hash(name)):
             self._reader.seek(offset)
-            line = _without_content(self._reader.readline())
+            line = json.loads(self._reader.readline())
             if line["request"] == name:
                 return _kept(line)
         return None
@@ -207,20 +201,6 @@ def open_log(path: Path, spending: Spending) -> Iterator[RequestLog]:
         if syncing.ident is not None:
             syncing.join()
         log.close()
-
-
-def _without_content(line: bytes) -> Mapping[str, Any]:
-    """What is read of a line to answer a script: `asked` is most of it, and is skipped where `add` has written it.
-
-    A quote in a text of JSON follows a backslash. So none of these marks can be inside of a text; but what was asked
-    may have a key `reply`, such as a tool's. A line with a reply ends with it.
-    """
-    asked, reply = line.find(_ASKED), line.rfind(_REPLY)
-    is_ours = line.startswith(_BEGINS) and 0 < asked < reply and line.endswith(b"}}\n")
-    if is_ours and b', "failed": ' not in line[:asked]:
-        line = line[:asked] + line[reply:]
-    content: Mapping[str, Any] = json.loads(line)
-    return content
 
 
 def _kept(line: Mapping[str, Any]) -> Kept:

@@ -48,14 +48,14 @@ class Part:
 class Course:
     """A part under way: which script may begin, and what came of those before."""
 
-    def __init__(self, part: Part, about: About) -> None:
-        """Nothing has begun."""
+    def __init__(self, part: Part, about: About, *, is_read: bool = True) -> None:
+        """Nothing has begun. `is_read`: whether anybody reads `taken`."""
         self._part, self._chain = part, part.recipe.chain(about)
         self._window = self._chain.window
         self._num_begun = self._num_ended = self._num_taken = 0
         self._results: dict[int, Result] = {}
         """Of scripts that have ended and are not taken yet: at most a window of them."""
-        self.taken: deque[Ended] = deque()
+        self.taken: deque[Ended] = deque(maxlen=None if is_read else 0)
         """What came of scripts, in their order; whoever reads it removes it."""
 
     @property
@@ -126,7 +126,8 @@ class Work:
         of_recipe: dict[str, list[Part]] = {}
         for part in self.parts:
             of_recipe.setdefault(part.recipe.title, []).append(part)
-        return [self._course(part) for turn in zip_longest(*of_recipe.values()) for part in turn if part is not None]
+        parts = (part for turn in zip_longest(*of_recipe.values()) for part in turn if part is not None)
+        return [Course(part, self._about(part), is_read=False) for part in parts]
 
     def outcomes(self, run: Callable[[Job], Result]) -> Iterator[Ended]:
         """Each script and its end, the parts in turn; `run` runs a script."""
@@ -156,14 +157,11 @@ class Work:
         return num, tokens
 
     def _outcomes(self, part: Part, run: Callable[[Job], Result]) -> Iterator[Ended]:
-        course = self._course(part)
+        course = Course(part, self._about(part))
         for number in range(part.num):
             course.end(number, run(course.begin()))
             while course.taken:
                 yield course.taken.popleft()
-
-    def _course(self, part: Part) -> Course:
-        return Course(part, self._about(part))
 
     def _about(self, part: Part) -> About:
         return About(part.recipe, part.task, part.seeds, self.prompts, self.run_seed, part.material)

@@ -1,14 +1,13 @@
 """A request for a chat completion, and what is read from its answer: nothing in it is believed unseen."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sft.printable import printable, shortened
 from sft.schema import THOUGHT_FIELDS, THOUGHT_START
-from sft.strict_json import not_too_deep
+from sft.strict_json import not_too_deep, without_halves
 from sft.url_secrets import without_secrets
 
 _MOST_STOPS = 4
@@ -16,7 +15,6 @@ _MOST_STOPS = 4
 _SHOWN_CHARS = 200
 _MOST_TOKENS = 1 << 40
 """A larger number counts nothing."""
-_HALVES = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +131,7 @@ def read_reply(body: bytes, max_tokens: int) -> ChatReply:
     num, num_prompt = _counts(content)
     if num is not None and num > max_tokens:
         raise ReplyError(f"{num:,} tokens were written, and at most {max_tokens:,} were asked for")
-    # JSON can spell half of a pair of surrogates, as of a character that was cut. No tokenizer can read it.
-    text = _HALVES.sub("\N{REPLACEMENT CHARACTER}", text or "")
-    return ChatReply(text, calls, finish != "length", num, num_prompt)
+    return ChatReply(without_halves(text or ""), calls, finish != "length", num, num_prompt)
 
 
 def no_reply(reason: str, body: bytes | None = None) -> NoReply:

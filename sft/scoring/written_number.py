@@ -35,9 +35,7 @@ def amount_in(text: str) -> Amount | None:
     found = _last(boxed[-1] if boxed else text)
     settled = None if boxed else _last(text, _SETTLED)
     if settled:
-        denied, corrected = (pattern.search(text, settled.end()) for pattern in (_DENIED, _CORRECTED))
-        if denied and _says_another(text[settled.end() : denied.start()]):
-            denied = None
+        denied, corrected = _DENIED.match(text, settled.end()), _CORRECTED.search(text, settled.end())
         if denied and not _NUMBER.search(text, denied.end()):
             return None
         if not denied and not (corrected and _SAID.search(text[corrected.end() :])):
@@ -59,7 +57,6 @@ _REWRITTEN: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\{,\}", ","),
     (r"\\!|\\(?:left|right)(?![a-z])", ""),
     (r"\\[,;: ]|~", " "),
-    (r"\^\s?(?:\\circ|\{\\circ\})", "°"),
     (r"\\(?:text|textbf|mathrm|mathbf|mbox)\s?\{([^{}]*)\}", r" \1"),
     (r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))", r"\\frac{\1\2}{\3\4}"),
     (r"(?<=\d)\s?\\frac\{(\d+)\}\{(\d+)\}", r" \1/\2"),
@@ -136,18 +133,19 @@ _SETTLED = re.compile(
     rf"(?={_NUMBER.pattern}(?:\s[^\W\d]+){{0,2}}[\s*_$)\\\]]*(?:$|\n|\(|[.!](?!\d)|[,;](?!\s*(?:(?:or|and)\s+)?[-$€£¥₹]?\d)))",
     re.IGNORECASE,
 )
-# What takes a settled answer back begins a sentence or a clause: "I hope I made no mistake." takes nothing back.
+# What takes a settled answer back begins a sentence or a clause: "I hope I made no mistake." takes nothing back. What
+# denies it stands right behind it: "Many say 43, but that is wrong." is of another number.
 _BEGINS = r"(?:[.!?;,:(\n\u2014]|\s-)[\s*_]*+(?:(?:but|no|oh|hmm|oops)\W+){0,2}"
 _DENIED = re.compile(
-    rf"{_BEGINS}(?:that|this|it)(?: is| was|['\u2019]s) (?:wrong|false|incorrect|a mistake|not (?:right|true|correct))"
+    rf"(?:[^.!?\n]|\.(?=\d))*{_BEGINS}(?:that|this|it)(?: is| was|['\u2019]s)"
+    r" (?:wrong|false|incorrect|a mistake|not (?:right|true|correct))"
     r"(?=\s*(?:$|[.,;:!\n\u2014]))",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[.!?](?=\s)|\n")
 _NOT = re.compile(r"\bnot $", re.IGNORECASE)
 _CORRECTED = re.compile(
-    rf"{_BEGINS}(?:wait(?! (?:for|until|till))|actually|correction|sorry(?! (?:for|about|if))|oops|scratch that"
-    r"|no(?=\W)|instead(?! of)|rather(?! than)|I (?:have )?(?:made|see) an? (?:mistake|error))\b",
+    rf"{_BEGINS}(?:wait|actually|correction|sorry|oops|instead|no(?=\W)"
+    r"|I (?:have )?(?:made|see) an? (?:mistake|error))\b",
     re.IGNORECASE,
 )
 # Behind it, another number has to be said, and not only to stand there: "Actually, it took 3 steps."
@@ -163,12 +161,6 @@ def _last(text: str, pattern: re.Pattern[str] = _NUMBER) -> re.Match[str] | None
         found for found in pattern.finditer(text) if not _NOT.search(text[max(0, found.start() - 5) : found.start()])
     )
     return next(iter(deque(said, maxlen=1)), None)
-
-
-def _says_another(text: str) -> bool:
-    """Whether a later sentence has a number: "Many say 43, but that is wrong." takes nothing of the first back."""
-    end = _SENTENCE_END.search(text)
-    return bool(end and _NUMBER.search(text, end.end()))
 
 
 def _amount(found: re.Match[str]) -> Amount | None:

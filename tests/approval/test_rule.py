@@ -1,19 +1,28 @@
 """What is approved follows from the rule alone, and a sample stands for the rest only below its bound."""
 
+from collections.abc import Iterable, Sequence
+from functools import partial
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.approval.decisions import Decisions
+from sft.approval.approved import approvals
+from sft.approval.decisions import Decision, Decisions
 from sft.approval.opinions import Opinions, opinion_of
-from sft.approval.rule import OpinionOf, SampleResult, approved, reviewer_agreement, sample_result, upper_end
+from sft.approval.rule import OpinionOf, SampleResult, reviewer_agreement, sample_result, upper_end
 from tests.approval.test_decisions import STEPS, built, decision, made
 
 RECORDS = ["a", "b", "c"]
 
 
 def on(decisions: Decisions) -> OpinionOf:
-    return lambda record: opinion_of(record, decisions)
+    return partial(opinion_of, decisions=decisions)
+
+
+def approved(order: Sequence[str], decisions: Iterable[Decision], bound: float | None = None) -> list[str]:
+    """The ids of what is approved, after edits."""
+    return [one.record for one in approvals(order, Opinions({*order}, decisions), bound).values()]
 
 
 def state(*said: tuple[str, str]) -> str:
@@ -45,7 +54,7 @@ def test_who_skips_a_record_that_they_have_decided_on_takes_nothing_back() -> No
     records = [f"r{i}" for i in range(300)]
     some = [decision(name, name, "accept") for name in records[:90]]
     some += [decision("no", "r200", "reject"), decision("later", "r200", "skip")]
-    passed = {*approved(records, on(Decisions(some)), 0.05)}
+    passed = {*approved(records, some, 0.05)}
     assert passed == {*records} - {"r200"}
 
 
@@ -58,22 +67,22 @@ def test_what_is_flagged_needs_somebody_else() -> None:
 
 def test_an_edited_record_takes_the_place_of_the_old_one() -> None:
     edit = decision("1", "a", "edit", text="x")
-    assert [*approved(["a"], on(Decisions([edit])))] == [made("x")]
+    assert approved(["a"], [edit]) == [made("x")]
     assert opinion_of("a", Decisions([decision("0", "a", "accept", "lee"), edit])).accepted_by == {"kim"}
-    assert [*approved(["a"], on(Decisions([edit, decision("2", made("x"), "reject", "lee")])))] == []
-    assert [*approved(["a"], on(Decisions([edit, decision("2", "a", "undo")])))] == []
+    assert approved(["a"], [edit, decision("2", made("x"), "reject", "lee")]) == []
+    assert approved(["a"], [edit, decision("2", "a", "undo")]) == []
 
 
 def test_a_record_that_was_changed_later_is_not_approved() -> None:
-    decisions = Decisions([decision("1", made("x"), "accept")])
-    assert [*approved([made("x")], on(decisions))] == [made("x")]
-    assert [*approved([made("changed")], on(decisions))] == []
+    decisions = [decision("1", made("x"), "accept")]
+    assert approved([made("x")], decisions) == [made("x")]
+    assert approved([made("changed")], decisions) == []
 
 
 @given(STEPS)
 def test_what_is_approved_one_by_one_was_accepted_by_somebody_and_is_rejected_by_nobody(steps) -> None:
     decisions = Decisions(built(steps))
-    found = [*approved(RECORDS, on(decisions))]
+    found = approved(RECORDS, built(steps))
     for record in RECORDS:
         opinion = opinion_of(record, decisions)
         assert (opinion.id in found) == any(
@@ -88,10 +97,9 @@ def test_what_is_approved_one_by_one_was_accepted_by_somebody_and_is_rejected_by
 
 @given(STEPS)
 def test_a_rejection_never_approves_anything_more(steps) -> None:
-    before, after = Decisions(built(steps)), Decisions(built(steps))
-    version = opinion_of("a", before).id
-    after.add(decision("last", version, "reject", "max"))
-    assert {*approved(RECORDS, on(after))} <= {*approved(RECORDS, on(before))}
+    before = built(steps)
+    last = decision("last", opinion_of("a", Decisions(before)).id, "reject", "max")
+    assert {*approved(RECORDS, [*before, last])} <= {*approved(RECORDS, before)}
 
 
 @given(st.integers(1, 3000), st.data(), st.sampled_from([0.01, 0.02, 0.05, 0.1, 0.3]))
@@ -110,9 +118,9 @@ def test_the_number_that_is_missing_is_the_least_that_suffices(num_records, data
     assert (result.num_more == 0) == result.suffices
 
 
-def sampled(num_good: int, num_bad: int = 0) -> Decisions:
+def sampled(num_good: int, num_bad: int = 0) -> list[Decision]:
     verdicts = ["accept"] * num_good + ["reject"] * num_bad
-    return Decisions([decision(str(i), f"r{i}", verdict) for i, verdict in enumerate(verdicts)])
+    return [decision(str(i), f"r{i}", verdict) for i, verdict in enumerate(verdicts)]
 
 
 ORDER = [f"r{i}" for i in range(1000)]
@@ -121,9 +129,9 @@ ORDER = [f"r{i}" for i in range(1000)]
 def test_a_sample_approves_all_but_the_rejected_once_its_bound_is_low_enough() -> None:
     need = SampleResult(1000, 0, 0, 0.05, 1.0).num_more
     assert need == 73, "3.84 / (73 + 3.84) < 0.05"
-    assert len([*approved(ORDER, on(sampled(72)), 0.05)]) == 72
-    assert len([*approved(ORDER, on(sampled(73)), 0.05)]) == 1000
-    found = [*approved(ORDER, on(sampled(200, 2)), 0.05)]
+    assert len(approved(ORDER, sampled(72), 0.05)) == 72
+    assert len(approved(ORDER, sampled(73), 0.05)) == 1000
+    found = approved(ORDER, sampled(200, 2), 0.05)
     assert len(found) == 998
     assert not {"r200", "r201"} & {*found}
 
@@ -141,10 +149,10 @@ def test_an_edit_is_an_error_of_the_sample() -> None:
 
 
 def test_where_all_are_reviewed_nothing_is_estimated() -> None:
-    result = sample_result(["r0", "r1"], on(sampled(1, 1)), 0.01)
+    result = sample_result(["r0", "r1"], on(Decisions(sampled(1, 1))), 0.01)
     assert str(result).startswith("All 2 are reviewed, 1 of them wrong.")
     assert result.suffices
-    assert [*approved(["r0", "r1"], on(sampled(1, 1)), 0.01)] == ["r0"]
+    assert approved(["r0", "r1"], sampled(1, 1), 0.01) == ["r0"]
 
 
 def test_two_reviewers_agree_as_cohens_kappa_says() -> None:

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sft.construction.filters import refusal_words, refusals
+from sft.construction.filters import refusal_words
 from sft.construction.filters.chain import filtering
 from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.form import repeated_share
@@ -158,14 +158,6 @@ def test_no_pattern_is_passed_over_for_lack_of_a_mark(pattern: str, may: Callabl
         assert may(f"so {text} it is")
 
     holds()
-
-
-@given(st.lists(st.sampled_from([*"a \n\t>`'\"“”„«»「」『』‘’", "```", "it's"]), max_size=30).map("".join))
-def test_quotations_are_found_in_the_same_way_with_and_without_quoted_lines(text: str) -> None:
-    assert unquoted(text) == refusals._QUOTED.sub(" ", text)
-    if ">" not in text:
-        # A line of a quotation in front is one more.
-        assert unquoted(f"> x\n{text}") == f" \n{unquoted(text)}"
 
 
 def test_filtering_that_ends_in_the_middle_leaves_no_file_open(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from sft.construction.filters import looking
 from sft.construction.filters.draft_parts import DraftParts
 from sft.construction.filters.filter import Filter, Look, Surroundings
 from sft.construction.filters.looking import Looking, looked_at
-from sft.construction.filters.packed import packed
 from sft.construction.filters.registry import read_filters
 from sft.construction.script import Failed, ScriptName
 from sft.construction.work import Ended
@@ -65,7 +64,9 @@ def test_batches_change_nothing(
 ) -> None:
     look = look_of(EVERYTHING, Surroundings(tmp_path_factory.mktemp("a"), KNOWN, of_held_out=partial(OfEach, of_sea)))
     ended = all_of(drafts)
-    alone = [(one, packed(one), look([one.outcome])[0] if isinstance(one.outcome, Draft) else []) for one in ended]
+    alone = [
+        (one, pickle.dumps(one), look([one.outcome])[0] if isinstance(one.outcome, Draft) else []) for one in ended
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(looking, "_BATCH", size)
         patch.setattr(looking, "_MOST_BYTES", most_bytes)

@@ -176,7 +176,7 @@ class _Verifying(SelfInstruct):
 
     @staticmethod
     def _script(about: About, number: int) -> Script:
-        yield about.request(number, f"ask {number}")
+        yield about.request(f"ask {number}")
         found = (yield Elsewhere(partial(_ALL_ASKED.wait, 20))) if number == 0 else True
         return about.draft("all asked" if found else "it waited for itself", "x", ())
 

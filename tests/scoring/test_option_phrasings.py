@@ -113,7 +113,6 @@ NAMED: dict[tuple[str, ...], dict[str, int | None]] = {
         "I believe the answer is B.": 1,
         "I'm going with B.": 1,
         "My pick: B": 1,
-        "Answer choice B": 1,
         "Answer choice B is correct.": 1,
         "The answer must be London.": 1,
         "Let's go through them: A is in France, C is in Italy, D is in Germany. That leaves B.": 1,
@@ -160,7 +159,6 @@ NAMED: dict[tuple[str, ...], dict[str, int | None]] = {
         "The final answer is: $\\boxed{B}$": 1,
         "Final answer: London.": 1,
         "Final answer (B)": 1,
-        "Final answer -> B": 1,
         "Selected option: B": 1,
         "Correct: B": 1,
         "Response: B": 1,
@@ -169,7 +167,6 @@ NAMED: dict[tuple[str, ...], dict[str, int | None]] = {
         "Paris is nice, but the answer is London.": 1,
         "Paris is larger than Rome.": None,
         "London is the capital; Paris is not.": 1,
-        "London was chosen because Paris is in France.": 1,
         "London, which is larger than Paris.": 1,
         "Rome is wrong. Paris is wrong. Berlin is wrong. London is right.": 1,
         "The answer is London. Paris is the capital of France.": 1,
@@ -277,16 +274,23 @@ def test_an_answer_is_read_as_people_read_it(options: tuple[str, ...], answer: s
 
 
 @pytest.mark.parametrize(
-    ("answer", "right"),
+    ("answer", "options", "right"),
     [
-        ("First, 12 * 2 = 24. Then 24 + 12 = 36.", 2),
-        ("2 * 12 = 24, and 24 + 12 = 36", 2),
-        ("The answer is A... no, B.", 1),
-        ("Not A. B.", 1),
+        ("First, 12 * 2 = 24. Then 24 + 12 = 36.", DOZENS, 2),
+        ("2 * 12 = 24, and 24 + 12 = 36", DOZENS, 2),
+        ("The answer is A... no, B.", DOZENS, 1),
+        ("Not A. B.", DOZENS, 1),
+        ("It is not A but B.", CITIES, 1),
+        ("Answer choice B", CITIES, 1),
+        ("Final answer -> B", CITIES, 1),
+        ("London was chosen because Paris is in France.", CITIES, 1),
+        ("Paris isn't wrong, though London is tempting.", CITIES, 0),
     ],
 )
-def test_what_is_hard_to_read_is_rather_not_read_than_misread(answer: str, right: int) -> None:
-    assert named_option(answer, DOZENS, "letters") in (None, right)
+def test_what_is_hard_to_read_is_rather_not_read_than_misread(
+    answer: str, options: tuple[str, ...], right: int
+) -> None:
+    assert named_option(answer, options, "letters") in (None, right)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,8 @@ from sft.scoring.written_number import amount_in
         ("The answer is 42. Oh wait, I forgot 3, so 45.", 45),
         ("The answer is 42. I made a mistake: it is 43.", 43),
         ("The answer is 42. That is wrong. It is 43.", 43),
+        ("The answer is 4.2. That is wrong. It is 4.3.", 4.3),
+        ("The answer is 42 (6 × 7). But that is wrong: it is 43.", 43),
         ("The answer is 42. Many would say 43, but that is wrong.", 42),
         ("The answer is 42. If you add 3 and 5, you get 8, but this is not right, as it forgets Tom.", 42),
         ("The answer is 42. Wait, let me check: 40 + 2 = 42.", 42),

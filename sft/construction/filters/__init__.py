@@ -1,7 +1,7 @@
 """Filters say which drafts are not kept, and why, before people look at them.
 
-    Draft ──form──refusals──json──numbers──passage──heldout──copies──code──▶ kept
-              └───────┴───────┴──────┴────────┴────────┴───────┴──────┴────▶ (filter, reason)
+    Draft ──form──json── … ──difficulty──judge──diversity──▶ kept
+              └─────┴───────────┴─────────┴────────┴───────▶ (filter, reason)
 
-The cheapest come first. No filter asks a teacher: with other filters, the same log gives other records.
+The cheapest come first (`registry.FILTERS`). All but `judge` ask nobody: with others, the same log gives other records.
 """

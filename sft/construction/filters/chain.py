@@ -7,6 +7,7 @@ copy is one of something kept. Near copies are known only when all drafts are ju
 Some filters begin a pass (`begins_pass`): they judge only what those before them keep for good.
 """
 
+import pickle
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +22,6 @@ import numpy as np
 
 from sft.construction.filters.filter import Filter, Surroundings
 from sft.construction.filters.looking import Looking, Seen, looked_at
-from sft.construction.filters.packed import packed, read_packed
 from sft.construction.folder import written_to
 from sft.construction.script import Dropped, Failed
 from sft.construction.work import Ended
@@ -132,7 +132,7 @@ class _Pass:
             self._verdicts.append(0)
             self._told.append(0)
             if isinstance(one.outcome, Draft) and (scored := self._judged(one.outcome, seen)) is not one.outcome:
-                data = packed(one._replace(outcome=scored))
+                data = pickle.dumps(one._replace(outcome=scored))
             with written_to(self._around.scratch):
                 self._file.write(data)
         with written_to(self._around.scratch):
@@ -142,7 +142,8 @@ class _Pass:
     def __iter__(self) -> Iterator[Ended]:
         self._file.seek(0)
         whys = [("", "", True), *self._whys]
-        for one, verdict in zip(read_packed(self._file, len(self._verdicts)), self._verdicts, strict=True):
+        for verdict in self._verdicts:
+            one: Ended = pickle.load(self._file)
             if verdict:
                 assert isinstance(one.outcome, Draft)
                 one = one._replace(outcome=Dropped(one.outcome, *whys[verdict]))

@@ -4,12 +4,8 @@
     alike   ROUGE-L of prompts of at least 0.7, as Self-Instruct (arXiv 2212.10560), against seeds and drafts
     nearly  MinHash of whole records, `sft.data.near_duplicates`, against seeds and drafts, once all are judged
 
-The first in the order of the scripts stays, of those that all other filters keep.
-
-Where a draft has an instruction beside its input, the instruction is compared, as in the paper. Else it is the prompt,
-without the passage that it is about and without the wording of its task: words that more than half of the task's seeds
-have. Two questions that differ in their sentence alone would be alike otherwise. Of a prompt with fewer than four words
-of its own, only an equal one is a copy.
+The first in the order of the scripts stays, of those that all other filters keep. Which words of a prompt are compared,
+`compared_words` says; of one with few words of its own, only an equal one is a copy.
 """
 
 from typing import Annotated, ClassVar

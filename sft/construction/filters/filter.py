@@ -105,6 +105,8 @@ class Filter(BaseModel, ABC):
     """In a config."""
     shorthand: ClassVar[str] = ""
     """The setting that a config may give alone, without its name."""
+    word: ClassVar[str] = ""
+    """What a config may give in place of `true`."""
     example: ClassVar[str] = "true"
     """What a config may give."""
     begins_pass: ClassVar[bool] = False

@@ -10,10 +10,9 @@ from sft.construction.filters.draft_parts import DraftParts, answer_of, has_call
 from sft.construction.filters.filter import Filter, Look, Surroundings
 from sft.construction.value_schema import UnusableSchema, fits, schema_validator
 from sft.scoring.json_equal import NO_JSON
-from sft.strict_json import read_json
+from sft.strict_json import read_fenced_json
 
 _BEGINS = re.compile(r"\s*(?:```json\b|\{\s*[\"}]|\[\s*[\[{\"\]])", re.IGNORECASE)
-_FENCED = re.compile(r"\s*```(?:json)?[ \t]*\n(.*)\n[ \t]*```\s*", re.DOTALL | re.IGNORECASE)
 
 
 class JsonAnswer(Filter):
@@ -70,8 +69,7 @@ class _JsonLook(Look):
 
 def parsed(answer: str) -> Any:
     """The value of an answer that is JSON, or `NO_JSON`. NaN and Infinity are no JSON."""
-    fenced = _FENCED.fullmatch(answer)
     try:
-        return read_json(fenced[1] if fenced else answer)
+        return read_fenced_json(answer)
     except ValueError:
         return NO_JSON

@@ -2,12 +2,13 @@
 
     Ended, in order ──batches──▶ this process, or one of several ──▶ Ended, with what each filter sees in its draft
 
-Each is packed once, for the process that looks at it and for the file in which it is kept.
+Each is pickled once, for the process that looks at it and for the file in which it is kept.
 
 A look depends on its draft alone. So neither batches nor processes matter for what is seen.
 """
 
 import os
+import pickle
 import signal
 import sys
 from collections import deque
@@ -23,7 +24,6 @@ from typing import Any
 
 from sft.construction.filters.draft_parts import DraftParts
 from sft.construction.filters.filter import Filter, Look
-from sft.construction.filters.packed import packed, unpacked
 from sft.construction.work import Ended
 from sft.draft import Draft
 from sft.errors import UserError
@@ -40,7 +40,7 @@ Seen = list[Any]
 """What each filter saw, in their order, up to the first whose look decides that the draft is dropped."""
 
 Batch = Sequence[tuple[Ended, bytes]]
-"""Ends of scripts, and the same packed."""
+"""Ends of scripts, and the same pickled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Looking:
 
 
 def looked_at(looking: Looking, ended: Iterable[Ended]) -> Iterator[tuple[Ended, bytes, Seen]]:
-    """Each script's end, the same packed, and what is seen in its draft; some of `ended` are read ahead.
+    """Each script's end, the same pickled, and what is seen in its draft; some of `ended` are read ahead.
 
     Raises:
         UserError: a process was killed.
@@ -157,7 +157,7 @@ def _look_for(connection: Connection, looking: Looking) -> None:
         except (EOFError, OSError):
             return
         try:
-            said: list[Seen] | Exception = looking(_drafts(map(unpacked, given)))
+            said: list[Seen] | Exception = looking(_drafts(map(pickle.loads, given)))
         except Exception as error:
             said = error
         connection.send(said)
@@ -166,7 +166,7 @@ def _look_for(connection: Connection, looking: Looking) -> None:
 def _batches(ended: Iterable[Ended]) -> Iterator[Batch]:
     batch, num_bytes = list[tuple[Ended, bytes]](), 0
     for one in ended:
-        batch.append((one, packed(one)))
+        batch.append((one, pickle.dumps(one)))
         num_bytes += len(batch[-1][1])
         if len(batch) == _BATCH or num_bytes > _MOST_BYTES:
             yield batch

@@ -19,13 +19,12 @@ from sft.construction.filters.filter import Filter, Look, Surroundings
 from sft.construction.filters.refusal_words import META_TALK, REFUSALS, may_refuse, may_talk
 
 _FIRST_CHARS = 240
-_MARKED = r"""```.*?(?:```|\Z) | `[^`\n]*`
+_QUOTED = re.compile(
+    r"""^[ \t]*>[^\n]*$ | ```.*?(?:```|\Z) | `[^`\n]*`
       | "[^"\n]{0,400}" | “[^”]{0,400}[”“] | „[^“”]{0,400}[“”] | «[^»]{0,400}» | »[^«]{0,400}«
-      | 「[^」]{0,400}」 | 『[^』]{0,400}』 | ‘[^’\n]{0,400}’(?!\w) | '(?<!\w')[^\n]{0,400}?'(?!\w)"""
-"""Each way begins with a character: so a text is searched for these alone, which is several times as fast."""
-_LINE = r"^[ \t]*>[^\n]*$"
-_FLAGS = re.VERBOSE | re.DOTALL | re.MULTILINE
-_QUOTED, _WITHOUT_LINES = re.compile(f"{_LINE} | {_MARKED}", _FLAGS), re.compile(_MARKED, _FLAGS)
+      | 「[^」]{0,400}」 | 『[^』]{0,400}』 | ‘[^’\n]{0,400}’(?!\w) | '(?<!\w')[^\n]{0,400}?'(?!\w)""",
+    re.VERBOSE | re.DOTALL | re.MULTILINE,
+)
 _REASONS = {"refuses": "the answer is a refusal", "talks": "the model talks of itself"}
 
 
@@ -54,8 +53,7 @@ class Refusals(Filter):
 
 class _RefusalLook(Look):
     def __init__(self, refusals: Refusals) -> None:
-        own = [re.compile(pattern, re.IGNORECASE) for pattern in refusals.patterns]
-        self._own = own
+        self._own = [re.compile(pattern, re.IGNORECASE) for pattern in refusals.patterns]
 
     def see(self, parts: DraftParts) -> str | None:
         """Of any answer of the conversation."""
@@ -86,7 +84,7 @@ def refuses(answer: str, prompt: str) -> bool:
 
 def unquoted(text: str) -> str:
     """The text without what it quotes, and without code."""
-    return (_QUOTED if ">" in text else _WITHOUT_LINES).sub(" ", text)
+    return _QUOTED.sub(" ", text)
 
 
 def _is_asked(message: object) -> bool:

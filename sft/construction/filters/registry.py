@@ -104,17 +104,16 @@ def _read(forms: Mapping[str, Any], problems: list[Problem]) -> Settings:
 
 def _read_one(name: str, form: Any, place: str, settings: Settings, off: list[str], problems: list[Problem]) -> None:
     kind = FILTERS[name]
-    word = getattr(kind, "word", None)
     if form is False:
         off.append(name)
-    elif form is True or form is None or (word is not None and form == word):
+    elif form is True or form is None or (kind.word and form == kind.word):
         _add(settings, name, {}, place, problems)
     elif isinstance(form, Mapping):
         _add(settings, name, {str(key): value for key, value in form.items()}, place, problems)
     elif kind.shorthand and isinstance(form, str | int | float | list):
         _add(settings, name, {kind.shorthand: form}, place, problems)
     else:
-        words = "true, false" if word is None else f"true, false, {word}"
+        words = ", ".join(filter(None, ("true", "false", kind.word)))
         problems.append(Problem(place, form, f"{name} is given by {words} or its settings", _example(kind)))
 
 

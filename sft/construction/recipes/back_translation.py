@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from sft.config_section import TaskName
-from sft.construction.answer_form import FormError, read_object, schema_of
+from sft.construction.answer_form import read_object, schema_of
 from sft.construction.recipes.documents import MAX_CHARS, MIN_CHARS, MaxChars, MinChars, Patterns, read_passages
 from sft.construction.recipes.material import Material
 from sft.construction.recipes.recipe import About, Chain, Independent, Recipe
@@ -90,24 +90,21 @@ class BackTranslation(Recipe):
 
     def _script(self, about: About, answers: Sequence[_Answer], number: int) -> Script:
         answer, scores = answers[number % len(answers)], dict[str, float]()
-        try:
-            prompt = about.prompt("back_translation", system=answer.system, answer=answer.text)
-            reply = yield about.request(number, prompt, schema_of(_INSTRUCTION))
-            instruction = read_object(reply, _INSTRUCTION)["instruction"]
-            if len(answer.text.split()) > 3 and answer.text in instruction:
-                return Failed(LEAKED)
-            if self.curate:
-                pair = {"instruction": instruction, "answer": answer.text}
-                prompt = about.prompt("back_translation_score", system=answer.system, **pair)
-                reply = yield about.request(number, prompt, schema_of(_SCORE), temperature=0.0)
-                score = read_object(reply, _SCORE)["score"]
-                if score not in _SCORES:
-                    return Failed(NO_SCORE)
-                if score < self.at_least:
-                    return Failed(TOO_LOW)
-                scores["curation"] = float(score)
-        except FormError as error:
-            return error.failed
+        prompt = about.prompt("back_translation", system=answer.system, answer=answer.text)
+        reply = yield about.request(prompt, schema_of(_INSTRUCTION))
+        instruction = read_object(reply, _INSTRUCTION)["instruction"]
+        if len(answer.text.split()) > 3 and answer.text in instruction:
+            return Failed(LEAKED)
+        if self.curate:
+            pair = {"instruction": instruction, "answer": answer.text}
+            prompt = about.prompt("back_translation_score", system=answer.system, **pair)
+            reply = yield about.request(prompt, schema_of(_SCORE), temperature=0.0)
+            score = read_object(reply, _SCORE)["score"]
+            if score not in _SCORES:
+                return Failed(NO_SCORE)
+            if score < self.at_least:
+                return Failed(TOO_LOW)
+            scores["curation"] = float(score)
         messages = {"role": "user", "content": instruction}, {"role": "assistant", "content": answer.text}
         evidence = {"answer_of": answer.id}
         return about.conversation(messages, [answer.id], system=answer.system, scores=scores, evidence=evidence)

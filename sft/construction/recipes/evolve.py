@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from sft.construction.answer_form import FormError, read_object, read_text, schema_of
+from sft.construction.answer_form import read_object, read_text, schema_of
 from sft.construction.filters.refusals import refuses
 from sft.construction.recipes.recipe import About, Chain, Independent, Recipe, Seed
 from sft.construction.script import Failed, Script
@@ -55,23 +55,20 @@ class Evolve(Recipe):
         seed, random = seeds[number % len(seeds)], about.random(number)
         ways = {"both": (*_DEEPER, _BROADER), "deeper": _DEEPER, "broader": (_BROADER,)}[self.direction]
         instruction, system, used = seed.prompt, seed.system, list[str]()
-        try:
-            for _ in range(self.rounds):
-                way = random.choice(ways)
-                prompt = about.prompt(way, system=system, instruction=instruction)
-                reply = yield about.request(number, prompt, schema_of(_INSTRUCTION))
-                evolved = read_object(reply, _INSTRUCTION)["instruction"]
-                if _same(evolved, instruction) or _same(evolved, seed.prompt):
-                    return Failed(SAME)
-                if _OF_PROMPT.search(evolved) and not _OF_PROMPT.search(seed.prompt):
-                    return Failed(COPIED)
-                instruction = evolved
-                used.append(way.removeprefix("evolve_"))
-            prompt = about.prompt("evolve_answer", instruction=instruction)
-            reply = yield about.request(number, prompt, system=system)
-            answer = read_text(reply)
-        except FormError as error:
-            return error.failed
+        for _ in range(self.rounds):
+            way = random.choice(ways)
+            prompt = about.prompt(way, system=system, instruction=instruction)
+            reply = yield about.request(prompt, schema_of(_INSTRUCTION))
+            evolved = read_object(reply, _INSTRUCTION)["instruction"]
+            if _same(evolved, instruction) or _same(evolved, seed.prompt):
+                return Failed(SAME)
+            if _OF_PROMPT.search(evolved) and not _OF_PROMPT.search(seed.prompt):
+                return Failed(COPIED)
+            instruction = evolved
+            used.append(way.removeprefix("evolve_"))
+        prompt = about.prompt("evolve_answer", instruction=instruction)
+        reply = yield about.request(prompt, system=system)
+        answer = read_text(reply)
         if not words_of(answer) and words_of(seed.answer):
             return Failed(WORDLESS)
         if refuses(answer, instruction):

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from sft.construction.answer_form import FormError, read_object, schema_of
+from sft.construction.answer_form import read_object, schema_of
 from sft.construction.recipes.documents import MAX_CHARS, MIN_CHARS, MaxChars, MinChars, Patterns, read_passages
 from sft.construction.recipes.material import Material, Passage
 from sft.construction.recipes.new_task import NewTask
@@ -43,10 +43,6 @@ class FromDocuments(NewTask):
     def _script(self, about: About, passages: Sequence[Passage], number: int) -> Script:
         passage = passages[number % len(passages)]
         prompt = about.prompt("from_documents", passage=passage.text, with_passage=self.with_passage)
-        reply = yield about.request(number, prompt, schema_of(_PAIR))
-        try:
-            found = read_object(reply, _PAIR)
-        except FormError as error:
-            return error.failed
+        found = read_object((yield about.request(prompt, schema_of(_PAIR))), _PAIR)
         asked = f"{passage.text}\n\n{found['question']}" if self.with_passage else found["question"]
         return about.draft(asked, found["answer"], [passage.id], passage=passage.text)

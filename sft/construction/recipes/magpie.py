@@ -7,15 +7,14 @@ Only a model that is loaded here goes on from the middle of its template. A syst
 keeps it to the task, as the paper does for mathematics and code.
 """
 
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, NonNegativeInt
 
-from sft.construction.answer_form import FormError, read_text
-from sft.construction.recipes.recipe import About, Chain, Recipe
+from sft.construction.answer_form import read_text
+from sft.construction.recipes.recipe import About, Chain, Independent, Recipe
 from sft.construction.script import Script
-from sft.draft import Draft
-from sft.endpoint.chat import ChatRequest
 
 
 class Magpie(Recipe):
@@ -35,36 +34,16 @@ class Magpie(Recipe):
     """Of the answer."""
 
     def chain(self, about: About) -> Chain:
-        """The scripts for a task."""
-        return _Chain(about, self)
+        """Each script draws the instructions that it shows."""
+        return Independent(partial(self._script, about))
 
-
-class _Chain:
-    window = None
-
-    def __init__(self, about: About, recipe: Magpie) -> None:
-        self._about, self._recipe = about, recipe
-
-    def script(self, number: int) -> Script:
-        """Two requests."""
-        about, recipe, seeds = self._about, self._recipe, self._about.seeds
-        shown = about.random(number).sample([*seeds], min(recipe.shots, len(seeds)))
+    def _script(self, about: About, number: int) -> Script:
+        shown = about.random(number).sample([*about.seeds], min(self.shots, len(about.seeds)))
         # A turn without content is the one to write (`sft.chat.batched`).
         messages: list[dict[str, Any]] = [{"role": "user"}]
         if shown:
             system = about.prompt("magpie_system", instructions=[seed.prompt for seed in shown])
             messages.insert(0, {"role": "system", "content": system})
-        try:
-            reply = yield ChatRequest(
-                "", messages, recipe.max_tokens, temperature=recipe.temperature, top_p=recipe.top_p
-            )
-            instruction = read_text(reply)
-            reply = yield about.request(number, instruction, temperature=recipe.answer_temperature)
-            answer = read_text(reply)
-        except FormError as error:
-            return error.failed
+        instruction = read_text((yield about.request(messages)))
+        answer = read_text((yield about.request(instruction, temperature=self.answer_temperature)))
         return about.draft(instruction, answer, [seed.id for seed in shown])
-
-    def take(self, draft: Draft) -> str | None:
-        """Keep all: copies are the filters' matter."""
-        return None

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from sft.construction.answer_form import FormError, read_object, read_text, schema_of
+from sft.construction.answer_form import read_object, read_text, schema_of
 from sft.construction.filters.refusals import refuses
 from sft.construction.recipes.recipe import About, Chain, Independent, Recipe
 from sft.construction.script import Failed, Script
@@ -47,19 +47,16 @@ class MultiTurn(Recipe):
         seeds = random.sample(alike, min(_NUM_SHOWN, len(alike)))
         messages, openings = list[dict[str, str]](), [seed.prompt for seed in seeds]
         prompt = about.prompt("multi_turn_opening", system=system, openings=openings, turns=self.turns)
-        try:
-            while True:
-                said = read_object((yield about.request(number, prompt, schema_of(_MESSAGE))), _MESSAGE)["message"]
-                if any(said.split() == message["content"].split() for message in messages):
-                    return Failed(REPEATED)
-                messages.append({"role": "user", "content": said})
-                answer = read_text((yield about.request(number, [*messages], system=system)))
-                if refuses(answer, "\n".join(message["content"] for message in messages)):
-                    return Failed(REFUSED)
-                messages.append({"role": "assistant", "content": answer})
-                if len(messages) == 2 * self.turns:
-                    return about.conversation(messages, [seed.id for seed in seeds], system=system)
-                left = self.turns - len(messages) // 2
-                prompt = about.prompt("multi_turn_next", system=system, messages=[*messages], left=left)
-        except FormError as error:
-            return error.failed
+        while True:
+            said = read_object((yield about.request(prompt, schema_of(_MESSAGE))), _MESSAGE)["message"]
+            if any(said.split() == message["content"].split() for message in messages):
+                return Failed(REPEATED)
+            messages.append({"role": "user", "content": said})
+            answer = read_text((yield about.request([*messages], system=system)))
+            if refuses(answer, "\n".join(message["content"] for message in messages)):
+                return Failed(REFUSED)
+            messages.append({"role": "assistant", "content": answer})
+            if len(messages) == 2 * self.turns:
+                return about.conversation(messages, [seed.id for seed in seeds], system=system)
+            left = self.turns - len(messages) // 2
+            prompt = about.prompt("multi_turn_next", system=system, messages=[*messages], left=left)

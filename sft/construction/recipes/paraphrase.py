@@ -10,7 +10,7 @@ from collections.abc import Sequence, Set
 from functools import partial
 from typing import ClassVar
 
-from sft.construction.answer_form import FormError, read_object, schema_of
+from sft.construction.answer_form import read_object, schema_of
 from sft.construction.filters.compared_words import wordings_of
 from sft.construction.prompt_pool import common_length
 from sft.construction.recipes.recipe import About, Chain, Independent, Recipe, Seed
@@ -48,11 +48,7 @@ class Paraphrase(Recipe):
     def _script(self, about: About, seeds: Sequence[Seed], wording: Set[str], number: int) -> Script:
         seed = seeds[number % len(seeds)]
         prompt = about.prompt("paraphrase", system=seed.system, prompt=seed.prompt)
-        reply = yield about.request(number, prompt, schema_of(_PROMPT))
-        try:
-            found = read_object(reply, _PROMPT)["prompt"]
-        except FormError as error:
-            return error.failed
+        found = read_object((yield about.request(prompt, schema_of(_PROMPT))), _PROMPT)["prompt"]
         if words_of(found) == words_of(seed.prompt):
             return Failed(SAME)
         if Counter(_KEPT.findall(found)) != Counter(_KEPT.findall(seed.prompt)):

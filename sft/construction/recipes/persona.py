@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from sft.absolute_paths import local_path, near_it
-from sft.construction.answer_form import FormError, read_object, read_text, schema_of
+from sft.construction.answer_form import read_object, read_text, schema_of
 from sft.construction.filters.refusals import refuses
 from sft.construction.recipes.material import Material
 from sft.construction.recipes.recipe import About, Chain, Independent, Recipe, Seed
@@ -56,21 +56,18 @@ class Persona(Recipe):
         seeds = [seed for seed in seeds if seed.system == system]
         shown = random.sample(seeds, min(_NUM_SHOWN, len(seeds)))
         used = [seed.id for seed in shown]
-        try:
-            if persons:
-                person = persons[number % len(persons)]
-            else:
-                used = [of.id, *(id for id in used if id != of.id)]
-                prompt = about.prompt("persona_person", system=system, text=of.prompt)
-                person = read_object((yield about.request(number, prompt, schema_of(_PERSONA))), _PERSONA)["persona"]
-            examples = [seed.prompt for seed in shown]
-            prompt = about.prompt("persona_instruction", system=system, persona=person, examples=examples)
-            reply = yield about.request(number, prompt, schema_of(_INSTRUCTION))
-            instruction = read_object(reply, _INSTRUCTION)["instruction"]
-            prompt = about.prompt("persona_answer", instruction=instruction)
-            answer = read_text((yield about.request(number, prompt, system=system)))
-        except FormError as error:
-            return error.failed
+        if persons:
+            person = persons[number % len(persons)]
+        else:
+            used = [of.id, *(id for id in used if id != of.id)]
+            prompt = about.prompt("persona_person", system=system, text=of.prompt)
+            person = read_object((yield about.request(prompt, schema_of(_PERSONA))), _PERSONA)["persona"]
+        examples = [seed.prompt for seed in shown]
+        prompt = about.prompt("persona_instruction", system=system, persona=person, examples=examples)
+        reply = yield about.request(prompt, schema_of(_INSTRUCTION))
+        instruction = read_object(reply, _INSTRUCTION)["instruction"]
+        prompt = about.prompt("persona_answer", instruction=instruction)
+        answer = read_text((yield about.request(prompt, system=system)))
         if refuses(answer, instruction):
             return Failed(REFUSED)
         return about.draft(instruction, answer, used, system=system, persona=person)

@@ -18,9 +18,10 @@ from pydantic_core import PydanticCustomError
 
 from sft.config_section import Name
 from sft.config_words import did_you_mean
+from sft.construction.answer_form import FormError
 from sft.construction.prompts import Prompts
 from sft.construction.recipes.material import Material
-from sft.construction.script import Script, ScriptName
+from sft.construction.script import Script
 from sft.draft import Draft, Provenance
 from sft.endpoint.chat import ChatRequest
 from sft.schema import JsonObject
@@ -148,12 +149,15 @@ class Independent:
     """A chain whose scripts see no drafts."""
 
     begin: Callable[[int], Script]
-    """The script of a number."""
+    """The script of a number. It may raise `FormError`, which ends it."""
     window: None = None
 
     def script(self, number: int) -> Script:
-        """Begin it."""
-        return self.begin(number)
+        """Run it."""
+        try:
+            return (yield from self.begin(number))
+        except FormError as error:
+            return error.failed
 
     def take(self, draft: Draft) -> str | None:
         """Keep all: copies are the filters' matter."""
@@ -191,16 +195,15 @@ class About:
 
     def request(
         self,
-        number: int,
         prompt: str | Sequence[JsonObject],
         schema: JsonObject | None = None,
         temperature: float | None = None,
         system: str = "",
     ) -> ChatRequest:
         """A request with a single turn of the user, or with a whole conversation; `system` stands before it."""
-        recipe, name = self.recipe, ScriptName(self.recipe.title, self.task, number)
+        recipe = self.recipe
         return ChatRequest(
-            str(name),
+            "",  # whoever asks names it
             [*_system_turn(system), *([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)],
             recipe.max_tokens,
             temperature=recipe.temperature if temperature is None else temperature,

@@ -96,7 +96,7 @@ class RejectionSampling(Recipe):
         prompt, failed = about.prompt("rejection_sampling", prompt=seed.prompt), Failed(UNREADABLE)
         for _ in range(self.answers):
             try:
-                answers.append(read_text((yield about.request(number, prompt, system=seed.system))))
+                answers.append(read_text((yield about.request(prompt, system=seed.system))))
             except FormError as error:
                 failed = error.failed
         if not answers:

@@ -64,23 +64,23 @@ class _Chain:
         random.shuffle(shown)
         try:
             prompt = about.prompt("self_instruct_instruction", system=system, instructions=[text for _, text in shown])
-            reply = yield about.request(number, prompt, schema_of(_INSTRUCTION))
+            reply = yield about.request(prompt, schema_of(_INSTRUCTION))
             found = read_object(reply, _INSTRUCTION)
             instruction = found["instruction"]
             if not self._is_new(instruction, num_seen):
                 return Failed(NOT_NEW)
             if found["is_classification"]:
                 prompt = about.prompt("self_instruct_label", system=system, instruction=instruction)
-                output = read_object((yield about.request(number, prompt, schema_of(_LABEL))), _LABEL)["output"]
+                output = read_object((yield about.request(prompt, schema_of(_LABEL))), _LABEL)["output"]
                 pair = {"instruction": instruction, "output": output}
                 prompt = about.prompt("self_instruct_labelled_input", system=system, **pair)
-                given = read_object((yield about.request(number, prompt, schema_of(_INPUT))), _INPUT)["input"]
+                given = read_object((yield about.request(prompt, schema_of(_INPUT))), _INPUT)["input"]
             else:
                 prompt = about.prompt("self_instruct_input", system=system, instruction=instruction)
-                reply = yield about.request(number, prompt, schema_of(_INPUT))
+                reply = yield about.request(prompt, schema_of(_INPUT))
                 given = read_object(reply, _INPUT, may_be_empty=("input",))["input"]
                 prompt = about.prompt("self_instruct_output", instruction=instruction, input=given)
-                output = read_text((yield about.request(number, prompt, system=system)))
+                output = read_text((yield about.request(prompt, system=system)))
         except FormError as error:
             return error.failed
         whole = f"{instruction}\n\n{given}" if given else instruction

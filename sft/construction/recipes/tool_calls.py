@@ -78,31 +78,28 @@ class ToolCalls(NewTask):
         need: Need = "none" if drawn < self.without else "several" if drawn < self.without + self.several else "one"
         tools = random.sample(known, min(self.shown, len(known)))
         aim = random.choice(tools)
-        try:
-            prompt = about.prompt("tool_calls_request", tools=tools, need=need, tool=name_of(aim))
-            said = read_object((yield about.request(number, prompt, schema_of(_REQUEST))), _REQUEST)["request"]
-            prompt = about.prompt("tool_calls_calls", tools=tools, request=said)
-            calls = _read_calls((yield about.request(number, prompt)), tools)
-            if need != ("none" if not calls else "one" if len(calls) == 1 else "several"):
-                return Failed(OTHER_NUMBER)
-            messages: list[JsonObject] = [{"role": "user", "content": said}]
-            if calls:
-                messages.append(_calling(calls))
-            results = list[str]()
-            if calls and self.results:
-                prompt = about.prompt("tool_calls_results", tools=tools, request=said, calls=calls)
-                results = _read_results((yield about.request(number, prompt)), len(calls))
-                messages += [
-                    {"role": "tool", "tool_call_id": _call_id(i), "content": result} for i, result in enumerate(results)
-                ]
-            if results or not calls:
-                prompt = about.prompt("tool_calls_answer", request=said, calls=calls, results=results)
-                answer = read_text((yield about.request(number, prompt)))
-                if refuses(answer, said):
-                    return Failed(REFUSED)
-                messages.append({"role": "assistant", "content": answer})
-        except FormError as error:
-            return error.failed
+        prompt = about.prompt("tool_calls_request", tools=tools, need=need, tool=name_of(aim))
+        said = read_object((yield about.request(prompt, schema_of(_REQUEST))), _REQUEST)["request"]
+        prompt = about.prompt("tool_calls_calls", tools=tools, request=said)
+        calls = _read_calls((yield about.request(prompt)), tools)
+        if need != ("none" if not calls else "one" if len(calls) == 1 else "several"):
+            return Failed(OTHER_NUMBER)
+        messages: list[JsonObject] = [{"role": "user", "content": said}]
+        if calls:
+            messages.append(_calling(calls))
+        results = list[str]()
+        if calls and self.results:
+            prompt = about.prompt("tool_calls_results", tools=tools, request=said, calls=calls)
+            results = _read_results((yield about.request(prompt)), len(calls))
+            messages += [
+                {"role": "tool", "tool_call_id": _call_id(i), "content": result} for i, result in enumerate(results)
+            ]
+        if results or not calls:
+            prompt = about.prompt("tool_calls_answer", request=said, calls=calls, results=results)
+            answer = read_text((yield about.request(prompt)))
+            if refuses(answer, said):
+                return Failed(REFUSED)
+            messages.append({"role": "assistant", "content": answer})
         evidence = {"need": need, "results_are_invented": bool(results)}
         return about.conversation(messages, (), tools=tools, evidence=evidence)
 
