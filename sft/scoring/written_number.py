@@ -144,7 +144,7 @@ _DENIED = re.compile(
 )
 _NOT = re.compile(r"\bnot $", re.IGNORECASE)
 _CORRECTED = re.compile(
-    rf"{_BEGINS}(?:wait|actually|correction|sorry|oops|instead|no(?=\W)"
+    rf"{_BEGINS}(?:wait|actually|correction|sorry|oops|instead|scratch that|(?:or )?rather(?! than)|no(?=\W)"
     r"|I (?:have )?(?:made|see) an? (?:mistake|error))\b",
     re.IGNORECASE,
 )
