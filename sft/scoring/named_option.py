@@ -214,7 +214,7 @@ class _Options:
             while at < len(terms):
                 number = self._first(terms[at : at + self._most_words])
                 end = at + (1 if number is None else self._length(number))
-                is_of_a_noun = terms[at:end] == ["no"] and end < len(terms)  # "I have no idea."
+                is_of_a_noun = terms[at:end] == ["no"] and 0 < at < len(terms) - 1  # "I have no idea."
                 if number is not None and not is_of_a_noun and not _is_denied(terms, at, end):
                     yield number
                 at = end

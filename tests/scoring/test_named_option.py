@@ -340,7 +340,7 @@ def test_what_takes_back_may_be_an_option_itself(answer: str, number: int) -> No
         ("No it isn't.", ("yes", "no"), 1),
         ("The text says no.", ("yes", "no"), 1),
         ("I have no idea.", ("yes", "no"), None),
-        ("No doubt about it, yes.", ("yes", "no"), 0),
+        ("There is no evidence for it.", ("yes", "no"), None),
         ("Yes, it isn't a problem.", ("yes", "no"), 0),
         ("He is not guilty.", ("guilty", "not guilty"), 1),
         ("None of the above", ("1", "2", "none of the above"), 2),
