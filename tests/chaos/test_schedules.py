@@ -37,6 +37,7 @@ def test_with_as_many_ranks_the_result_is_equal_to_the_bit(
     tell(run, job.struck(run.path.name), "to the bit")
 
 
+@pytest.mark.long
 def test_with_other_ranks_the_result_is_equal_to_rounding(
     job: Job, undisturbed: RunFolder, other_seed: int, tell: Tell
 ) -> None:
