@@ -88,6 +88,7 @@ def families(
     return {name: [found[str(path)] for found in ranks] for name, path in zip(names, folders, strict=True)}
 
 
+@pytest.mark.long
 def test_both_engines_hold_what_transformers_holds(families: dict[str, list[dict[str, Any]]]) -> None:
     """To the bit, each parameter and buffer."""
     for name, ranks in families.items():
@@ -97,6 +98,7 @@ def test_both_engines_hold_what_transformers_holds(families: dict[str, list[dict
             assert bool(found["in float32"]) == FAMILIES.get(name, bool(found["in float32"])), name
 
 
+@pytest.mark.long
 def test_the_docs_name_the_families_with_trained_parameters_in_float32(
     families: dict[str, list[dict[str, Any]]],
 ) -> None:
@@ -108,6 +110,7 @@ def test_the_docs_name_the_families_with_trained_parameters_in_float32(
     assert all(name in page for name in IN_PARTS_NOT)
 
 
+@pytest.mark.long
 def test_what_is_not_read_in_parts_is_refused_by_name(families: dict[str, list[dict[str, Any]]]) -> None:
     for found in families[UNREAD]:
         assert "model.norm.weight (its values are not read). Train on one worker" in found["refused"]
