@@ -28,6 +28,7 @@ from tests.cluster.conftest import WriteConfig, joined
 from tests.cluster.running import wait_until
 from tests.forked_ranks import warm_command
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[2]
 LARGE_CPUS, SICK_CPUS = 3, 4
 LARGE = ["cluster.workers=1", f"cluster.cpus_per_worker={LARGE_CPUS}"]
@@ -170,7 +171,6 @@ def names(nodes: Cluster) -> set[str]:
     return {node["NodeName"] for node in nodes.global_state.node_table() if node["Alive"]}
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("sick")
 def test_no_job_starts_and_all_that_is_wrong_with_a_node_is_said_at_once(
     config: Path, capsys: pytest.CaptureFixture[str]
@@ -208,7 +208,6 @@ def assert_each_starts_with(lines: list[str], *starts: str) -> None:
         assert line.startswith(start)
 
 
-@pytest.mark.long
 def test_a_node_that_says_nothing_is_an_error_soon(config: Path, sick: "subprocess.Popen[bytes]") -> None:
     alone = load_job(config, ["cluster.workers=1", f"cluster.cpus_per_worker={SICK_CPUS}"])
     raylet = raylet_of(sick)
@@ -221,7 +220,6 @@ def test_a_node_that_says_nothing_is_an_error_soon(config: Path, sick: "subproce
     assert "did not answer within 3 s (source)" in error.text
 
 
-@pytest.mark.long
 def test_a_node_that_dies_meanwhile_is_left_out_with_a_warning(config: Path, sick: "subprocess.Popen[bytes]") -> None:
     job = load_job(config)
 
@@ -247,7 +245,6 @@ def test_too_little_room_is_found(config: Path, capsys: pytest.CaptureFixture[st
     assert "5 workers need 10 CPUs and 5 GPUs; there is room for 0 (none on any node)" in text
 
 
-@pytest.mark.long
 def test_without_a_preflight_too_a_job_that_has_no_room_is_refused(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
