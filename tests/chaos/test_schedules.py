@@ -100,6 +100,7 @@ def test_skipped_steps_stay_skipped_in_a_run_that_is_killed(job: Job) -> None:
     assert any(text.startswith("step 7, rank ") and " with packs " in text for text in events), events
 
 
+@pytest.mark.long
 def test_an_error_that_comes_again_stops_the_run_and_names_step_packs_and_rank(job: Job) -> None:
     run = job.prepare("poisoned")
     schedule = Schedule(0, (2,), tuple(Fault(attempt, 1, "train", 3, "poison") for attempt in (1, 2, 3)))
