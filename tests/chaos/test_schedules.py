@@ -1,6 +1,6 @@
 """Whatever happens to a run, as often as it happens: the model is the undisturbed one, and each pack was fed once.
 
-`make test` tries a few schedules, `make chaos` many more. One can be run alone: `pytest tests/chaos -k same-7`.
+`make test-cluster` tries a few schedules, `make chaos` many more. One can be run alone: `pytest tests/chaos -k same-7`.
 """
 
 import json
@@ -23,6 +23,8 @@ from tests.chaos.faults import Fault, Schedule, random_schedule, shared_schedule
 from tests.chaos.job import NUM_STEPS, Job
 from tests.chaos.rank import ENDED
 
+pytestmark = pytest.mark.long
+
 
 def test_with_as_many_ranks_the_result_is_equal_to_the_bit(
     job: Job, undisturbed: RunFolder, same_seed: int, tell: Tell
@@ -37,7 +39,6 @@ def test_with_as_many_ranks_the_result_is_equal_to_the_bit(
     tell(run, job.struck(run.path.name), "to the bit")
 
 
-@pytest.mark.long
 def test_with_other_ranks_the_result_is_equal_to_rounding(
     job: Job, undisturbed: RunFolder, other_seed: int, tell: Tell
 ) -> None:
@@ -46,7 +47,6 @@ def test_with_other_ranks_the_result_is_equal_to_rounding(
     tell(run, job.struck(run.path.name), f"to {equal_to_rounding(run, undisturbed, schedule):.0e}")
 
 
-@pytest.mark.long
 def test_with_ranks_that_share_rows_the_result_is_equal_to_rounding(
     job: Job, undisturbed: RunFolder, shared_seed: int, tell: Tell
 ) -> None:
@@ -55,7 +55,6 @@ def test_with_ranks_that_share_rows_the_result_is_equal_to_rounding(
     tell(run, job.struck(run.path.name), f"to {equal_to_rounding(run, undisturbed, schedule):.0e}")
 
 
-@pytest.mark.long
 def test_a_run_goes_on_with_another_number_of_ranks_to_a_row(job: Job, undisturbed: RunFolder) -> None:
     faults = (Fault(1, 0, "train", 3, "kill"), Fault(2, 0, "train", 6, "kill"), Fault(3, 3, "train", 5, "kill"))
     schedule = Schedule(0, (2, 2, 4, 4, 4), faults, parts=(2, 1, 4, 2, 1))
@@ -83,7 +82,6 @@ def equal_to_rounding(run: RunFolder, undisturbed: RunFolder, schedule: Schedule
     return largest
 
 
-@pytest.mark.long
 def test_skipped_steps_stay_skipped_in_a_run_that_is_killed(job: Job) -> None:
     spoiled = (2, 7)
     straight = job.run("spoiled", Schedule(0, (2,), ()), spoiled)
@@ -100,7 +98,6 @@ def test_skipped_steps_stay_skipped_in_a_run_that_is_killed(job: Job) -> None:
     assert any(text.startswith("step 7, rank ") and " with packs " in text for text in events), events
 
 
-@pytest.mark.long
 def test_an_error_that_comes_again_stops_the_run_and_names_step_packs_and_rank(job: Job) -> None:
     run = job.prepare("poisoned")
     schedule = Schedule(0, (2,), tuple(Fault(attempt, 1, "train", 3, "poison") for attempt in (1, 2, 3)))
