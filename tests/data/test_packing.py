@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.data.planning.first_fit import fill_packs
@@ -26,6 +26,10 @@ def packs_of(lengths, pack_len_tokens, packs_per_step, seed=0, examples=None, ta
 
 def steps_of(packs, packs_per_step):
     return [packs[i : i + packs_per_step] for i in range(0, len(packs), packs_per_step)]
+
+
+OF_ORDERS = settings(max_examples=settings.default.max_examples // 2)
+"""An order has hundreds of examples."""
 
 
 @st.composite
@@ -79,6 +83,7 @@ def test_packs_partition_the_order_and_none_is_too_long(case, seed):
     assert all(pack and sum(lengths[i] for i in pack) <= length for pack in packs)
 
 
+@OF_ORDERS
 @given(orders(), st.integers(1, 64))
 def test_an_order_with_repeats_is_partitioned_too(order, packs_per_step):
     examples, tasks, lengths, length = order
@@ -87,6 +92,7 @@ def test_an_order_with_repeats_is_partitioned_too(order, packs_per_step):
     assert all(pack and lengths[pack].sum() <= length for pack in packs)
 
 
+@OF_ORDERS
 @given(orders(), st.integers(1, 64))
 def test_no_step_holds_an_example_twice_while_others_of_its_task_are_left(order, packs_per_step):
     examples, tasks, lengths, length = order
@@ -99,6 +105,7 @@ def test_no_step_holds_an_example_twice_while_others_of_its_task_are_left(order,
             assert drawn[task] <= counts.keys()
 
 
+@OF_ORDERS
 @given(orders(), st.integers(1, 64))
 def test_an_example_is_trained_in_its_own_step_or_in_the_next(order, packs_per_step):
     examples, tasks, lengths, length = order
@@ -113,6 +120,7 @@ def test_an_example_is_trained_in_its_own_step_or_in_the_next(order, packs_per_s
     assert ends[-1] == len(lengths)
 
 
+@OF_ORDERS
 @given(orders())
 def test_a_pack_takes_a_copy_of_what_it_holds_only_where_nothing_else_fits(order):
     examples, _, lengths, length = order
