@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 import ray
 from ray.cluster_utils import Cluster
 
@@ -14,6 +15,7 @@ def seen() -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
+@pytest.mark.long
 def test_a_worker_sees_gpus_only_where_the_job_asks_for_them(head: Cluster) -> None:
     ray.init(address=head.address, log_to_driver=False, runtime_env={"env_vars": {"CUDA_VISIBLE_DEVICES": "0"}})
     try:
