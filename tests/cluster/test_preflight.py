@@ -12,13 +12,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 import ray
 import yaml
 from ray.cluster_utils import Cluster
-from ray.util.placement_group import get_placement_group, placement_group, remove_placement_group
 
 from launcher.cli import main
 from launcher.preflight.checks import check
@@ -26,9 +25,9 @@ from launcher.preflight.findings import About
 from sft.job_config import load_job
 from tests.cluster.conftest import WriteConfig, joined
 from tests.cluster.running import wait_until
-from tests.forked_ranks import warm_command
 
 pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 LARGE_CPUS, SICK_CPUS = 3, 4
 LARGE = ["cluster.workers=1", f"cluster.cpus_per_worker={LARGE_CPUS}"]
@@ -58,7 +57,6 @@ def config(write_config: WriteConfig, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(autouse=True)
 def _on_the_cluster(nodes: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("RAY_ADDRESS", nodes.address)
-    monkeypatch.setattr("launcher.cluster.ray_process.own_module", warm_command)
     # Ray has its workers look for modules in the driver's folder, too, where they would find this program again.
     monkeypatch.chdir(tmp_path)
     yield
@@ -77,12 +75,15 @@ def connected(nodes: Cluster) -> Iterator[None]:
 @pytest.fixture
 def _all_cpus_held(nodes: Cluster) -> Iterator[None]:
     """A job that outlives its driver has all of both nodes."""
+    held = (LARGE_CPUS, 2)  # in the order in which they have no choice
     with connected(nodes):
-        held = placement_group([{"CPU": LARGE_CPUS}, {"CPU": 2}], "STRICT_SPREAD", name="held", lifetime="detached")
-        assert held.wait(60)
+        for cpus in held:
+            holder = ray.remote(num_cpus=cpus, lifetime="detached", name=f"{cpus} CPUs")(Event)  # anything that stays
+            ray.get(holder.remote().is_set.remote(), timeout=60)
     yield
     with connected(nodes):
-        remove_placement_group(get_placement_group("held"))
+        for cpus in held:
+            ray.kill(ray.get_actor(f"{cpus} CPUs"))
 
 
 @pytest.mark.usefixtures("_all_cpus_held")
