@@ -315,7 +315,7 @@ CONFIGS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(CONFIGS)
 def test_any_valid_config_reads_back_equal(content: dict[str, Any]) -> None:
     config = build_config(content)
@@ -334,7 +334,7 @@ def test_warm_up_steps_take_the_place_of_the_ratio() -> None:
 # ---------------------------------------------------------------- misspelt keys
 
 
-@settings(deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_a_misspelt_key_is_named_with_the_right_one(data: st.DataObject) -> None:
     content = data.draw(st.just(FULL) | CONFIGS)

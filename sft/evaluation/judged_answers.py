@@ -7,6 +7,7 @@ scale of its own, such as a length, is not among them.
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -117,7 +118,7 @@ def check_scores(questions: Sequence[Question], evaluate: EvaluateConfig) -> dic
         UserError: as `scores_of`, or a function of the user's cannot be imported, or code may not or cannot be run.
     """
     scores = scores_of(questions, evaluate)
-    for score in {json.dumps(score.form, sort_keys=True): score for score in scores.values()}.values():
+    for score in {_form_of(score): score for score in scores.values()}.values():
         with Judging(score, allow_code=evaluate.allow_code) as judging:
             judging.check()
     return scores
@@ -175,12 +176,23 @@ def judge(
     Raises:
         UserError: a score cannot judge here.
     """
-    for task, group in groupby((q for q in questions if q.key in answers), key=lambda question: question.task):
-        own = [*group]
-        with Judging(scores[task], allow_code=allow_code) as judging:
-            given = [(_given(answers[question.key], judging.score), expected_of(question)) for question in own]
-            for question, verdict in zip(own, judging.judge_all(given, replies, tell), strict=True):
-                yield _judged(question, answers[question.key], judging.score, verdict)
+    opened: dict[str, Judging] = {}
+    with ExitStack() as held:
+        for task, group in groupby((q for q in questions if q.key in answers), key=lambda question: question.task):
+            own, score = [*group], scores[task]
+            # A process that judges may import for seconds: tasks with one score share it.
+            if (form := _form_of(score)) not in opened:
+                opened[form] = held.enter_context(Judging(score, allow_code=allow_code))
+            given = [(_given(answers[question.key], score), expected_of(question)) for question in own]
+            for question, verdict in zip(own, opened[form].judge_all(given, replies, tell), strict=True):
+                yield _judged(question, answers[question.key], score, verdict)
+            if verdict.failed:  # it may have given up, which is no reason to give up in the next task
+                opened.pop(form).close()
+
+
+def _form_of(score: Score) -> str:
+    """The same for scores that judge alike."""
+    return json.dumps(score.form, sort_keys=True)
 
 
 def _given(answer: Answer, score: Score) -> scorer.Answer:

@@ -92,7 +92,7 @@ def alone(settings: dict[str, Any]) -> tuple[asked_ranks.Answers, list[list[floa
     return asked_ranks.alone(settings)
 
 
-@pytest.mark.parametrize(("size", "shared"), [(3, 1), (2, 2)])
+@pytest.mark.parametrize(("size", "shared"), [(3, 1), pytest.param(2, 2, marks=pytest.mark.long)])
 def test_every_way_gives_the_same_answers_and_leaves_the_training_alone(
     settings: dict[str, Any],
     alone: tuple[asked_ranks.Answers, list[list[float]]],

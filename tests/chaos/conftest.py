@@ -1,4 +1,4 @@
-"""One job, prepared once, for all chaos. `--chaos N` schedules of each kind: few with the other tests."""
+"""One job, prepared once, for all chaos. `--chaos N` schedules of each kind: few with the long tests."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -5,6 +5,7 @@ from typing import Any
 from sft.config import SftConfig
 from sft.ranks.torch_ranks import TorchRanks
 from sft.run_folder import RunFolder
+from sft.training import restarts
 from sft.training.attempt import begin_attempt
 from sft.training.control_signals import ControlSignals
 from sft.training.prepared import Workload
@@ -29,6 +30,7 @@ def run_attempt(
 ) -> int:
     """Train with the faults of this rank, and return its exit code."""
     install(faults[rank], spoiled_steps)
+    restarts._LONGEST_PAUSE_SECONDS = 0.1  # how long a start waits after several failures has tests of its own
     config = SftConfig.model_validate(content)
     world = World(rank, size, rank, local_size=size, sequence_parallel=config.train.sequence_parallel)
     run, ranks = RunFolder(config.run.dir), TorchRanks(world)

@@ -230,6 +230,7 @@ def test_more_budget_is_refused_where_the_rule_would_end_it_at_once_and_else_tra
     assert verified.stages[0].num_steps == 12
 
 
+@pytest.mark.long
 def test_what_may_not_be_forgotten_stops_the_run_with_a_checkpoint_or_is_told(job: Job) -> None:
     steep = {**job.content["stages"][0], "optimizer": {"lr": 3e-2, "schedule": "constant", "warmup_ratio": 0.0}}
     steep["budget"] = {"steps": 6}

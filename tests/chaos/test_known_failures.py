@@ -167,6 +167,7 @@ def test_trained_batches_are_skipped_one_by_one(epochs: Job, monkeypatch: pytest
     assert read == list(range(stopped_after * PACKS_PER_STEP, EPOCHS * NUM_EXAMPLES))
 
 
+@pytest.mark.long
 def test_inside_a_later_epoch_the_first_is_replayed(repeated: StageFolder) -> None:
     """ms-swift #10050; transformers PR #40691; accelerate #2016, PR #4071, PR #4233.
 
@@ -177,6 +178,7 @@ def test_inside_a_later_epoch_the_first_is_replayed(repeated: StageFolder) -> No
     assert (times_fed(repeated).max(axis=1) - times_fed(repeated).min(axis=1) <= 1).all()
 
 
+@pytest.mark.long
 def test_a_checkpoint_at_the_end_of_an_epoch_skips_the_next_one(repeated: StageFolder) -> None:
     """verl #7401: the run ends without an error, and has not trained the rest."""
     assert began(repeated)[3] == 9

@@ -1,6 +1,6 @@
 """Whatever happens to a run, as often as it happens: the model is the undisturbed one, and each pack was fed once.
 
-`make test` tries a few schedules, `make chaos` many more. One can be run alone: `pytest tests/chaos -k same-7`.
+`make test-cluster` tries a few schedules, `make chaos` many more. One can be run alone: `pytest tests/chaos -k same-7`.
 """
 
 import json
@@ -22,6 +22,8 @@ from tests.chaos.conftest import Tell
 from tests.chaos.faults import Fault, Schedule, random_schedule, shared_schedule
 from tests.chaos.job import NUM_STEPS, Job
 from tests.chaos.rank import ENDED
+
+pytestmark = pytest.mark.long
 
 
 def test_with_as_many_ranks_the_result_is_equal_to_the_bit(
@@ -45,7 +47,6 @@ def test_with_other_ranks_the_result_is_equal_to_rounding(
     tell(run, job.struck(run.path.name), f"to {equal_to_rounding(run, undisturbed, schedule):.0e}")
 
 
-@pytest.mark.long
 def test_with_ranks_that_share_rows_the_result_is_equal_to_rounding(
     job: Job, undisturbed: RunFolder, shared_seed: int, tell: Tell
 ) -> None:
@@ -54,7 +55,6 @@ def test_with_ranks_that_share_rows_the_result_is_equal_to_rounding(
     tell(run, job.struck(run.path.name), f"to {equal_to_rounding(run, undisturbed, schedule):.0e}")
 
 
-@pytest.mark.long
 def test_a_run_goes_on_with_another_number_of_ranks_to_a_row(job: Job, undisturbed: RunFolder) -> None:
     faults = (Fault(1, 0, "train", 3, "kill"), Fault(2, 0, "train", 6, "kill"), Fault(3, 3, "train", 5, "kill"))
     schedule = Schedule(0, (2, 2, 4, 4, 4), faults, parts=(2, 1, 4, 2, 1))
@@ -82,7 +82,6 @@ def equal_to_rounding(run: RunFolder, undisturbed: RunFolder, schedule: Schedule
     return largest
 
 
-@pytest.mark.long
 def test_skipped_steps_stay_skipped_in_a_run_that_is_killed(job: Job) -> None:
     spoiled = (2, 7)
     straight = job.run("spoiled", Schedule(0, (2,), ()), spoiled)

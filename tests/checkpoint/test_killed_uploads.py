@@ -12,6 +12,8 @@ from tests.checkpoint.storages import StoredBytes
 from tests.forked_ranks import warm_command
 from tests.s3_server import S3Server
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def killed(s3_server: S3Server) -> str:

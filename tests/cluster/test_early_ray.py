@@ -35,6 +35,7 @@ def raylets() -> list[psutil.Process]:
     return [child for child in children if child.name() == "raylet"]
 
 
+@pytest.mark.long
 def test_it_waits_for_the_request_and_ends_with_its_work(job: JobConfig, tmp_path: Path) -> None:
     before = raylets()
     connected: list[Connected] = []

@@ -26,6 +26,8 @@ from sft.job_config import load_job
 from tests.cluster.conftest import WriteConfig, joined
 from tests.cluster.running import wait_until
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 LARGE_CPUS, SICK_CPUS = 3, 4
 LARGE = ["cluster.workers=1", f"cluster.cpus_per_worker={LARGE_CPUS}"]
@@ -219,7 +221,6 @@ def test_a_node_that_says_nothing_is_an_error_soon(config: Path, sick: "subproce
     assert "did not answer within 3 s (source)" in error.text
 
 
-@pytest.mark.long
 def test_a_node_that_dies_meanwhile_is_left_out_with_a_warning(config: Path, sick: "subprocess.Popen[bytes]") -> None:
     job = load_job(config)
 
@@ -245,7 +246,6 @@ def test_too_little_room_is_found(config: Path, capsys: pytest.CaptureFixture[st
     assert "5 workers need 10 CPUs and 5 GPUs; there is room for 0 (none on any node)" in text
 
 
-@pytest.mark.long
 def test_without_a_preflight_too_a_job_that_has_no_room_is_refused(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

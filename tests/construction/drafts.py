@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from sft.construction.filters.chain import Filtering, filtering
-from sft.construction.filters.draft_parts import DraftParts
 from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.registry import read_filters
 from sft.construction.recipes.recipe import Seed
 from sft.construction.script import Dropped, ScriptName
 from sft.construction.work import Ended
 from sft.draft import Draft, Provenance
+from tests.construction.looks import OfEach
 
 PROVENANCE = Provenance("few_shot", "tiny", "none")
 OFF = {"form": False, "copies": False}
@@ -25,16 +25,6 @@ def draft(prompt: str, answer: str, task: str = "words", **evidence: Any) -> Dra
 
 def seeds(*prompts: str, task: str = "words") -> list[tuple[str, Seed]]:
     return [(task, Seed(f"seed-{i}", prompt, "an answer", "by_hand")) for i, prompt in enumerate(prompts)]
-
-
-class OfEach:
-    """What drafts have in common with what is held out, from what one has. Other processes may be sent it."""
-
-    def __init__(self, of_one: Callable[[Draft], str | None]) -> None:
-        self.of_one = of_one
-
-    def __call__(self, drafts: Sequence[DraftParts]) -> list[str | None]:
-        return [self.of_one(parts.draft) for parts in drafts]
 
 
 def passed(

@@ -29,7 +29,8 @@ from sft.data.store_recipe import StoreRecipe
 from sft.draft import Draft
 from sft.errors import UserError
 from tests.conftest import SmallRecords
-from tests.construction.drafts import OFF, OfEach, draft, kept, passed, seeds
+from tests.construction.drafts import OFF, draft, kept, passed, seeds
+from tests.construction.looks import OfEach
 from tests.construction.teaching import lines_of, output_of, run, section
 from tests.endpoint.chat_server import chat_server
 

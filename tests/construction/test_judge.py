@@ -113,7 +113,8 @@ def test_what_the_budget_leaves_ungraded_is_not_kept_and_is_graded_later(tmp_pat
     ]
 
 
-@pytest.mark.parametrize("num_kills", [5, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("num_kills", [60])
 def test_killed_while_it_grades_each_grade_is_asked_once_but_for_those_under_way(
     tmp_path: Path, num_kills: int
 ) -> None:

@@ -83,6 +83,7 @@ def test_without_a_teacher_the_model_of_the_config_writes_instructions_and_answe
     assert len(after) > 12
 
 
+@pytest.mark.long
 def test_a_local_and_a_served_teacher_take_turns_by_the_number_of_the_script(
     content: dict[str, Any], model: Path, server: ChatServer
 ) -> None:

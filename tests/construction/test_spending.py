@@ -109,7 +109,7 @@ BUDGETS = st.sampled_from([{}, {"requests": 25}, {"tokens": 9000}, {"cost": 0.01
 SHARES = st.tuples(*[st.integers(0, 4)] * 5).filter(any)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(SHARES, st.integers(0, 40) | st.just(10**9), st.sampled_from([1, 3, 16]), BUDGETS)
 def test_what_is_counted_live_is_what_the_log_counts_after_any_mix_of_outcomes(
     shares: tuple[int, ...], num_well: int, at_once: int, limits: dict[str, Any]

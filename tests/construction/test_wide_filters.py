@@ -64,7 +64,7 @@ def test_the_nearest_go_first_and_no_more_than_the_share(tmp_path: Path) -> None
         assert all(drafts.index(d) in (1, 3, 5) for d in gone), "the earlier one stays"
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.lists(st.text("ab ", min_size=1, max_size=12), max_size=12), st.floats(0.05, 0.95))
 def test_made_is_kept_and_dropped_and_never_more_than_the_share(
     tmp_path_factory: Any, texts: list[str], share: float

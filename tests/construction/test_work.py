@@ -81,11 +81,11 @@ def test_neither_the_number_at_once_nor_the_order_of_answers_changes_what_comes(
     found = []
     for i, at_once in enumerate((1, 7, 64)):
         teachers = [Slow("a", at_once, i), Slow("b", 3 * at_once, i)]
-        found.append(outcomes(work((150, 70)), tmp_path / f"{i}.jsonl", teachers))
+        found.append(outcomes(work((75, 35)), tmp_path / f"{i}.jsonl", teachers))
         assert [teacher.most_at_once <= teacher.at_once for teacher in teachers] == [True, True]
     assert found[0] == found[1] == found[2]
     names = [ended.name for ended in found[0]]
-    assert len(names) == len(set(names)) == 440
+    assert len(names) == len(set(names)) == 220
     drafts = [ended.outcome for ended in found[0] if isinstance(ended.outcome, Draft)]
     shown = Counter(seed for draft in drafts for seed in draft.provenance.seeds if not seed.startswith("seed-"))
     assert shown, "later scripts see earlier drafts"

@@ -93,7 +93,8 @@ def test_a_decision_more_is_another_store_and_one_taken_back_the_first(folder: P
     assert StoreRecipe.of(data, model).path == first
 
 
-@pytest.mark.parametrize("num_kills", [4, pytest.param(40, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("num_kills", [40])
 def test_killed_while_approved_records_are_gathered_or_at_any_moment_it_is_as_if_it_never_was(
     tmp_path: Path, model: ModelConfig, num_kills: int
 ) -> None:

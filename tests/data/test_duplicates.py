@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 from datasketch import MinHash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.data.duplicates import (
@@ -187,12 +187,17 @@ def agree_in_a_band(one, other, similarity):
     return any((one[end - length : end] == other[end - length : end]).all() for end in ends)
 
 
+OF_FILES = settings(max_examples=settings.default.max_examples // 3)
+"""Each example is written to files and sorted there."""
+
+
 def find_near(signatures, alive, similarity, piece=7):
     pieces = [signatures[i : i + piece] for i in range(0, len(signatures), piece)]
     with TemporaryDirectory() as folder:
         return find_near_duplicates(lambda: iter(pieces), alive, similarity, Path(folder))
 
 
+@OF_FILES
 @given(signatures(), st.sampled_from([0.5, 0.8, 0.9, 1.0]))
 def test_near_duplicates_are_those_of_a_search_one_by_one(made, similarity):
     signatures, alive = made
@@ -208,6 +213,7 @@ def test_near_duplicates_are_those_of_a_search_one_by_one(made, similarity):
     assert find_near(signatures, alive, similarity).tolist() == expected
 
 
+@OF_FILES
 @given(signatures(), st.sampled_from([0.1, 0.5, 0.8, 1.0]))
 def test_equal_signatures_are_always_found_and_what_is_found_points_at_one_that_is_kept(made, similarity):
     signatures, alive = made

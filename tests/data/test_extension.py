@@ -71,7 +71,7 @@ LARGER = st.one_of(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), BUDGETS, LARGER, st.sampled_from(["natural", "equal"]))
 def test_what_was_planned_stays_and_every_task_goes_on_where_it_ended(tmp_path_factory, seed, first, then, rates):
     folder, store = tmp_path_factory.mktemp("run"), random_store(seed, FEW)

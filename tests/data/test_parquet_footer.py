@@ -20,7 +20,7 @@ TABLE = pa.table(
     }
 )
 
-# A byte or two of the footer are others, in a thousand ways, the same ones each time.
+# A byte or two of the footer are others, in hundreds of ways, the same ones each time.
 READ_DAMAGED = """
 import random, sys
 from pathlib import Path
@@ -33,7 +33,7 @@ whole = file.read_bytes()
 start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
 rng = random.Random(0)
 num_refused = 0
-for _ in range(1000):
+for _ in range(400):
     damaged = bytearray(whole)
     for _ in range(rng.choice([1, 2])):
         damaged[rng.randrange(start, len(whole) - 8)] = rng.choice([rng.randrange(256), 0, 0x7F, 0x80, 0xFF])
@@ -80,7 +80,7 @@ def test_a_damaged_footer_is_an_error_in_words_and_does_not_end_the_process(tmp_
     command = [sys.executable, "-c", READ_DAMAGED, str(tmp_path / "a.parquet")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stderr[-500:]
-    assert int(run.stdout) > 500
+    assert int(run.stdout) > 200
 
 
 def test_a_footer_that_lacks_what_is_asked_for_is_damaged(tmp_path):

@@ -123,6 +123,7 @@ def served(draw) -> Conversation:
 def test_given_tools_it_writes_the_text_and_the_prompts_that_were_trained(saved, template):
     its = saved(template)
 
+    @OF_A_TEMPLATE
     @given(served())
     def check(made):
         adapted, _ = adapt(made, its.renderer.traits)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sft.config import SourceConfig
@@ -135,7 +135,12 @@ def test_every_kind_of_file_gives_the_same_records(tmp_path, name, rows):
 CELLS = st.dictionaries(st.sampled_from(["a", "b", "Ä"]), st.text(max_size=9), min_size=3, max_size=3)
 
 
+OF_A_FORMAT = settings(max_examples=settings.default.max_examples // 2)
+"""There are many of them, and each example is a file."""
+
+
 @pytest.mark.parametrize("name", [name for name in WRITERS if name.count(".") == 1])
+@OF_A_FORMAT
 @given(rows=st.lists(CELLS, min_size=1, max_size=40), num_bytes=st.integers(1, 600))
 def test_wherever_a_file_is_cut_its_records_places_and_indices_are_the_same(tmp_path_factory, name, rows, num_bytes):
     path = tmp_path_factory.mktemp("cut") / name
@@ -159,6 +164,7 @@ def test_wherever_a_file_is_cut_its_records_places_and_indices_are_the_same(tmp_
 
 
 @pytest.mark.parametrize("name", [name for name in WRITERS if name.count(".") == 1])
+@OF_A_FORMAT
 @given(num_rows=st.integers(1, 30), most=st.integers(1, 40), num_bytes=st.integers(1, 600))
 def test_the_first_records_are_those_of_the_whole(tmp_path_factory, name, num_rows, most, num_bytes):
     path = tmp_path_factory.mktemp("first") / name

@@ -88,6 +88,7 @@ def families(
     return {name: [found[str(path)] for found in ranks] for name, path in zip(names, folders, strict=True)}
 
 
+@pytest.mark.long
 def test_both_engines_hold_what_transformers_holds(families: dict[str, list[dict[str, Any]]]) -> None:
     """To the bit, each parameter and buffer."""
     for name, ranks in families.items():
@@ -97,6 +98,7 @@ def test_both_engines_hold_what_transformers_holds(families: dict[str, list[dict
             assert bool(found["in float32"]) == FAMILIES.get(name, bool(found["in float32"])), name
 
 
+@pytest.mark.long
 def test_the_docs_name_the_families_with_trained_parameters_in_float32(
     families: dict[str, list[dict[str, Any]]],
 ) -> None:
@@ -108,6 +110,7 @@ def test_the_docs_name_the_families_with_trained_parameters_in_float32(
     assert all(name in page for name in IN_PARTS_NOT)
 
 
+@pytest.mark.long
 def test_what_is_not_read_in_parts_is_refused_by_name(families: dict[str, list[dict[str, Any]]]) -> None:
     for found in families[UNREAD]:
         assert "model.norm.weight (its values are not read). Train on one worker" in found["refused"]
@@ -146,12 +149,15 @@ def test_zero3_trains_what_the_plain_engine_trains(
         assert torch.allclose(values, whole_state(engine, kind), rtol=1e-3, atol=1e-6), kind
 
 
-def test_a_checkpoint_goes_on_equal_to_the_bit_and_with_another_number_of_ranks(
-    settings: dict[str, Any], straight: dict[str, Any]
-) -> None:
-    again, more = (run_ranks(size, "resume", settings) for size in (2, 3))
+def test_a_checkpoint_goes_on_equal_to_the_bit(settings: dict[str, Any], straight: dict[str, Any]) -> None:
+    again = run_ranks(2, "resume", settings)
     assert again["steps"] == straight["steps"][SAVED_AT:]
     assert again["differences"] == {"master": 0.0, "exp_avg": 0.0, "exp_avg_sq": 0.0}
+
+
+@pytest.mark.long
+def test_a_checkpoint_goes_on_with_another_number_of_ranks(settings: dict[str, Any], straight: dict[str, Any]) -> None:
+    more = run_ranks(3, "resume", settings)
     assert more["steps"] == [pytest.approx(step, rel=1e-4) for step in straight["steps"][SAVED_AT:]]
 
 

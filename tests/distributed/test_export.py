@@ -25,7 +25,7 @@ from tests.model.tiny_checkpoints import write_checkpoint
 
 LONG = pytest.mark.long
 IN_FLOAT32 = ("mllama", pytest.param("mixtral", marks=LONG))
-IN_BFLOAT16 = (pytest.param("gemma3", marks=LONG), "ernie4_5_moe", "deepseek_v3")
+IN_BFLOAT16 = (pytest.param("gemma3", marks=LONG), "ernie4_5_moe", pytest.param("deepseek_v3", marks=LONG))
 Exported = Callable[[str, str], tuple[str, str, dict[str, Any]]]
 
 
@@ -77,7 +77,7 @@ def test_the_export_is_that_of_the_plain_engine(
         pytest.param("mixtral", "float32", marks=LONG),
         pytest.param("gemma3", "bfloat16", marks=LONG),
         ("ernie4_5_moe", "bfloat16"),
-        ("deepseek_v3", "bfloat16"),
+        pytest.param("deepseek_v3", "bfloat16", marks=LONG),
     ],
 )
 def test_from_the_checkpoint_without_an_engine_the_folder_is_the_same_to_the_bit(
@@ -106,6 +106,7 @@ def test_what_is_not_trained_keeps_its_bits_and_its_dtype(family: str, exported:
     assert wanted <= kept
 
 
+@pytest.mark.long
 def test_a_run_with_parameters_that_are_not_trained_resumes_equal_bit_for_bit(
     workload: dict[str, Any], tiny_model_dir: Path, tmp_path: Path
 ) -> None:

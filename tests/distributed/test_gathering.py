@@ -31,6 +31,7 @@ def of_family(workload: dict[str, Any], folder: Path, family: str) -> dict[str, 
     return {**workload, "config": content}
 
 
+@pytest.mark.long
 def test_layers_gathered_whole_train_the_same(workload: dict[str, Any], trajectory: list[list[float]]) -> None:
     """Four ranks for three micro-batches: one of them has an empty one."""
     changes = [change("layer", True), change("layer", False, hpz_partition_size=2)]

@@ -33,6 +33,7 @@ def test_a_run_with_copies_follows_the_pinned_trajectory(straight: Any, trajecto
     assert straight["steps"] == [pytest.approx(step, rel=1e-4) for step in trajectory[:NUM_STEPS]]
 
 
+@pytest.mark.long
 def test_what_is_loaded_is_what_is_trained_on(straight: Any) -> None:
     """Copies that were made before the loading would give the loss of the model before the training."""
     resumed = run_ranks(NUM_RANKS, "resume", straight["settings"])

@@ -63,6 +63,7 @@ def found(
     return {name: [each[str(folder)] for each in by_rank] for name, folder in folders.items()}
 
 
+@pytest.mark.long
 def test_each_rank_has_to_the_bit_what_transformers_itself_would_give_it(found: dict[str, Any]) -> None:
     for ranks in found.values():
         assert [(rank["start"]["differs"], rank["resume"]["differs"]) for rank in ranks] == [([], [])] * 3
@@ -90,6 +91,7 @@ def test_every_family_is_loaded_as_transformers_loads_it(
             assert not loaded["resume"]["filled"] or not loaded["resume"]["left out"], path
 
 
+@pytest.mark.long
 def test_each_byte_is_read_by_one_rank(found: dict[str, Any], folders: dict[str, Path]) -> None:
     """But for merged experts, which the first rank reads and hands out."""
     for family, ranks in found.items():
@@ -103,6 +105,7 @@ def test_each_byte_is_read_by_one_rank(found: dict[str, Any], folders: dict[str,
         assert max(read) <= sum(read) / 3 + 4 * len(stored)
 
 
+@pytest.mark.long
 def test_for_a_checkpoint_only_what_is_not_trained_is_read(found: dict[str, Any], folders: dict[str, Path]) -> None:
     for family, ranks in found.items():
         stored = read_headers(sorted(folders[family].glob("*.safetensors")))

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sft.config import SftConfig
 from sft.training.workload import prepare_workload
 from tests.conftest import SmallRecords
@@ -10,6 +12,7 @@ from tests.distributed.launch import run_ranks
 from tests.jobs import two_stage_job
 
 
+@pytest.mark.long
 def test_nothing_of_a_stages_engine_outlives_the_stage(
     tiny_model_dir: Path, small_records: SmallRecords, tmp_path: Path
 ) -> None:

@@ -30,7 +30,8 @@ def settings_of(family: str, workload: dict[str, Any], folder: Path) -> dict[str
     return {**workload, "config": content, "folder": str(folder), "saved_at": SAVED_AT, "num_steps": NUM_STEPS}
 
 
-@pytest.mark.parametrize("family", [pytest.param("lfm2", marks=pytest.mark.long), "gpt2"])
+@pytest.mark.long
+@pytest.mark.parametrize("family", FAMILIES)
 def test_every_world_size_trains_the_same_and_killed_is_never_killed(
     family: str, workload: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -45,6 +46,16 @@ def test_every_world_size_trains_the_same_and_killed_is_never_killed(
     # Six packs on four ranks: some run empty batches.
     resumed = run_ranks(4, "resume", settings)
     assert resumed["steps"] == [pytest.approx(step, rel=1e-4) for step in steps[SAVED_AT:]]
+
+
+def test_two_ranks_train_what_one_process_trains(workload: dict[str, Any], tmp_path: Path) -> None:
+    """With dropout. The same with a kill and with other numbers of ranks takes three times as long."""
+    settings = settings_of("gpt2", workload, tmp_path)
+    config = SftConfig.model_validate(settings["config"])
+    oracle = SingleProcessEngine(config, config.stages[0].optimizer, config.model.path)
+    steps = take_steps(oracle, config, build_loader(settings, World()), 0, NUM_STEPS)
+    [trained] = run_ranks(2, "with_changes", {**settings, "changes": [{}]})
+    assert trained == [pytest.approx(step, rel=1e-4) for step in steps]
 
 
 def test_both_layouts_train_the_same(workload: dict[str, Any]) -> None:

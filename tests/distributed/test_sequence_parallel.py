@@ -78,6 +78,7 @@ def test_other_kinds_of_attention_give_the_same_gradient(family: str, workload: 
         check_gradients(settings, tmp_path, 4, 4, [3])
 
 
+@pytest.mark.long
 def test_what_is_held_out_has_the_same_sums(workload: dict[str, Any]) -> None:
     alone = run_ranks(1, "heldout_sums", workload)
     shared = run_ranks(3, "heldout_sums", workload, sequence_parallel=2)

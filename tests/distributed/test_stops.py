@@ -18,7 +18,7 @@ from tests.distributed.launch import run_ranks
 from tests.model.tiny_checkpoints import write_checkpoint
 
 NOT_TRAINABLE = {"no_answer", "no_stop_token", "upper_case"}
-FEW = ["chatml", "mistral", "think", None]
+FEW = ["chatml", None]
 """Also a tokenizer without a template, with ChatML's end mark in the vocabulary; among the others is one without it."""
 OTHERS = ["gpt2", *sorted({path.stem for path in TEMPLATES.glob("*.jinja")} - NOT_TRAINABLE - {*FEW})]
 

@@ -15,6 +15,7 @@ from launcher.console import build_console
 from launcher.exit_codes import ENDED, INTERRUPTION
 from launcher.held_run import work_in
 from launcher.interruption import EndRequested, ended_on_request
+from sft.own_process import own_module
 from sft.run_folder import RunFolder
 from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
@@ -71,7 +72,10 @@ def test_sft_train_obeys_a_stop_file_that_is_newer_than_its_start_once_and_train
     tiny_model_dir: Path,
     small_records: SmallRecords,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # It starts a Ray, which is in its session and so ends with it.
+    monkeypatch.setattr("launcher.cluster.ray_process.own_module", own_module)
     config, run = tmp_path / "job.yaml", RunFolder(tmp_path / "job")
     content = two_stage_job("job", tmp_path, tiny_model_dir, small_records, {"broad": 4, "words": 4})
     config.write_text(yaml.safe_dump(content))

@@ -9,7 +9,8 @@ import pytest
 from launcher.cli import main
 
 CONFIG = Path(__file__).parents[2] / "configs" / "llama3_8b_1node.yaml"
-LLAMA = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4, "vocab_size": 96}
+LLAMA = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2}
+LLAMA |= {"num_attention_heads": 4, "vocab_size": 96}
 
 
 @pytest.fixture(autouse=True)

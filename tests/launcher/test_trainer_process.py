@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import yaml
 from launcher.cluster.ray_process import start_ray_process
 from sft.job_config import JobConfig, load_job
 from tests.cluster.running import ROOT
+from tests.forked_ranks import warm_command
 
 FAILS = """
 from launcher.cluster import trainer
@@ -47,11 +47,13 @@ def test_without_a_request_it_ends_without_a_word() -> None:
         assert (lines.read(), process.returncode) == ("", 0)
 
 
-def test_the_end_of_another_file_is_an_error_as_any_other(job: JobConfig) -> None:
+def test_the_end_of_another_file_is_an_error_as_any_other(job: JobConfig, tmp_path: Path) -> None:
+    script = tmp_path / "fails.py"
+    script.write_text(FAILS)
     read, write = os.pipe()
     with os.fdopen(read) as lines:
         done = subprocess.run(
-            [sys.executable, "-c", FAILS, str(write)],
+            warm_command(str(script), str(write)),
             input=pickle.dumps(job),
             capture_output=True,
             pass_fds=(write,),

@@ -221,7 +221,7 @@ def test_what_mixes_tokens_in_attention_alone_can_be_shared(family: str) -> None
     assert try_split(CONFIG_MAPPING[family]()) is None
 
 
-@pytest.mark.parametrize("family", ["lfm2", "mamba2"])
+@pytest.mark.parametrize("family", ["lfm2", pytest.param("mamba2", marks=pytest.mark.long)])
 def test_what_mixes_tokens_elsewhere_is_refused(family: str, tmp_path: Any) -> None:
     given = {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2} if family == "lfm2" else {}
     assert "nats a token" in str(try_split(CONFIG_MAPPING[family](**given)))

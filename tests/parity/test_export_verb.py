@@ -31,8 +31,13 @@ Sft = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def run(tiny_model_dir: Path, small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """Two ranks of ZeRO-3; its config asks for the check at the end."""
-    return train_run(tmp_path_factory.mktemp("exported"), tiny_model_dir, small_records, 2)
+    """Two ranks of ZeRO-3, whose model was checked afterwards, in this process."""
+    folder = tmp_path_factory.mktemp("exported")
+    run = train_run(folder, tiny_model_dir, small_records, 2, checkpoint={"check_export": False})
+    with pytest.MonkeyPatch.context() as patch:
+        in_this_process(patch)
+        check_stage(run, run.stage(0, "broad"), begin_attempt(run, OneRank()))
+    return run
 
 
 @pytest.fixture
@@ -44,16 +49,28 @@ def sft(capsys: pytest.CaptureFixture[str]) -> Sft:
     return call
 
 
-def test_a_run_checks_its_model_where_it_is_asked_to_and_verifies(run: RunFolder) -> None:
+@pytest.mark.long
+def test_a_run_checks_its_model_where_it_is_asked_to(
+    tiny_model_dir: Path, small_records: SmallRecords, tmp_path: Path
+) -> None:
+    """The plain program is a process of its own."""
+    check_is_told(train_run(tmp_path, tiny_model_dir, small_records, 2))
+
+
+def test_a_checked_run_verifies_and_its_report_says_so(run: RunFolder) -> None:
+    check_is_told(run)
+    verified = verify_run(run)
+    assert verified.findings == ()
+    assert verified.is_finished
+    assert "In plain transformers, the model of stage broad is the same as the trained model" in render_report(run)
+
+
+def check_is_told(run: RunFolder) -> None:
     found = json.loads(check_of(run.stage(0, "broad").model).read_text())
     assert found["is_equal"], found
     assert found["step"] == 4
     (event,) = (e for attempt in run.all_attempts() for e in read_events(attempt) if e.kind == "export")
     assert "the same as the trained model" in event.text
-    verified = verify_run(run)
-    assert verified.findings == ()
-    assert verified.is_finished
-    assert "In plain transformers, the model of stage broad is the same as the trained model" in render_report(run)
 
 
 def test_a_check_that_cannot_be_made_costs_nothing(run: RunFolder, tmp_path: Path) -> None:

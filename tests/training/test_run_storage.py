@@ -125,6 +125,7 @@ def test_a_run_folder_that_is_deleted_is_not_made_again(content: dict[str, Any],
     assert f"the run folder {job.run.path} is gone" in end_of_last_attempt(job.run).message
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_the_run_in_words_and_with_room_it_goes_on(
     content: dict[str, Any], small_disk: Path, tmp_path: Path
 ) -> None:

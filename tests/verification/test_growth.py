@@ -76,7 +76,7 @@ def is_no_steeper(values: Sequence[int]) -> bool:
     return second <= 1.1 * 2 * first + 0.02 * values[0]
 
 
-@pytest.fixture(params=SIZES)
+@pytest.fixture(params=["ranks", "steps", pytest.param("restarts", marks=pytest.mark.long)])
 def runs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[RunFolder]:
     """Three that differ in one size."""
     monkeypatch.setattr(large_run, "NUM_EXAMPLES", 5000)

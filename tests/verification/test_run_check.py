@@ -193,7 +193,7 @@ def test_a_ledger_that_is_not_the_plan_is_found(finished, edit, expected):
 def test_any_number_that_is_changed_in_a_line_that_stands_is_found(finished):
     path = finished.stage("broad").ledger
     content = path.read_bytes()
-    for step in range(8):
+    for step in (0, 2, 3, 7):  # the first and the last of each attempt
         attempt = 1 if step < 3 else 3
         for field in ("step", "attempt", "digest", "packs"):
 

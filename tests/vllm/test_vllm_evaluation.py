@@ -82,6 +82,7 @@ def answers(measurement: Measurement, model: WholeModelPath) -> Mapping[str, Ans
     return {one.key: one.answer for one in read_judged(answers_of(measurement.result_of(model)))}
 
 
+@pytest.mark.long
 def test_a_model_in_vllm_gives_the_answers_that_it_gives_here(config: SftConfig, base: WholeModelPath) -> None:
     measurement = prepare_measurement(config)
     assert measurement.asked is not None
