@@ -36,9 +36,9 @@ from sft.construction.replaying import MEASURING, Progress, Replaying
 from sft.construction.request_log import RequestLog, open_log
 from sft.construction.seeds import not_taken, read_seeds, seeds_of
 from sft.construction.spending import Spending
+from sft.construction.task_choice import choose_tasks, tasks_field
 from sft.construction.teacher import ServedTeacher, Teacher
 from sft.construction.teacher_choice import judge_of, teachers_of
-from sft.construction.task_choice import choose_tasks, tasks_field
 from sft.construction.wanted import supervised_by_task
 from sft.construction.work import Part, Work
 from sft.data.block_preparer import BlockPreparer

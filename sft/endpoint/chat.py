@@ -135,6 +135,8 @@ def read_reply(body: bytes, max_tokens: int) -> ChatReply:
         raise ReplyError(f"{num:,} tokens were written, and at most {max_tokens:,} were asked for")
     # JSON can spell half of a pair of surrogates, as of a character that was cut. No tokenizer can read it.
     text = _HALVES.sub("\N{REPLACEMENT CHARACTER}", text or "")
+    if num == 0 and (text or calls):
+        num = None
     return ChatReply(text, calls, finish != "length", num, num_prompt)
 
 
@@ -202,9 +204,9 @@ def _tool_calls(calls: Any) -> tuple[tuple[str, str], ...]:
 
 
 def _counts(content: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """The tokens of the answer and of the prompt."""
+    """The tokens of the answer and of the prompt. A server that counts nothing may say 0, but no prompt is empty."""
     usage = content.get("usage")
-    return _count(usage, "completion_tokens"), _count(usage, "prompt_tokens")
+    return _count(usage, "completion_tokens"), _count(usage, "prompt_tokens") or None
 
 
 def _count(usage: Any, name: str) -> int | None:
