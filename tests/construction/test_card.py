@@ -135,6 +135,7 @@ def test_what_people_decided_is_on_the_card(tmp_path: Path) -> None:
     for part in ("As of 2026-11-22T10:00:00Z, of 6 records", "| accepted | 2 |", "| rejected | 1 |", "| open | 3 |",
                  "| kim | 2 | 0 | 0 |", r"| \<b\>lee\</b\> | 1 | 1 | 0 |", "both decided on 1 record"):  # fmt: skip
         assert part in card, part
+    assert re.search(r"</ul>\n<p><code>records.jsonl</code> holds all", MARKDOWN.render(DatasetCard(card).text))
 
 
 def test_a_review_brings_the_card_up_to_date(tmp_path: Path) -> None:
