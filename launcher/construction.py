@@ -177,7 +177,7 @@ def _show_estimate(work: Work, section: ConstructConfig, console: Console) -> No
         console.print(text, highlight=False, markup=False)
     for title, tasks in work.without_seeds.items():
         names = ", ".join(map(short_name, tasks))
-        text = f"{short_name(title)} makes nothing of {names}: no record of it may be shown"
+        text = f"{short_name(title)} makes nothing of tasks without a record that may be shown: {names}"
         console.print(text, highlight=False, markup=False)
 
 
