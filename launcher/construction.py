@@ -173,7 +173,12 @@ def _show_estimate(work: Work, section: ConstructConfig, console: Console) -> No
         text = f"{short_name(title)}: {counted(num_hidden, 'passage')} not shown: held-out examples have the same words"
         console.print(text, highlight=False, markup=False)
     if not_shown := said_of_others(work.no_seeds):
-        console.print(f"of the records that were drawn as seeds: {not_shown.strip()}", highlight=False, markup=False)
+        text = f"records that were drawn as seeds, and are none. {not_shown.strip()}"
+        console.print(text, highlight=False, markup=False)
+    for title, tasks in work.without_seeds.items():
+        names = ", ".join(map(short_name, tasks))
+        text = f"{short_name(title)} makes nothing of tasks without a record that may be shown: {names}"
+        console.print(text, highlight=False, markup=False)
 
 
 @contextmanager

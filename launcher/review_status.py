@@ -31,7 +31,7 @@ def show_status(place: Place, setting: Setting, console: FitConsole) -> None:
         table.add_row("all", *(f"{progress['total'][state]:,}" for state in _STATES))
     console.print(table)
     if num := session.records.num_unreadable:
-        console.print(f"{counted(num, 'line')} of {place.records} cannot be read: they are never approved.")
+        console.print(f"{counted(num, 'line')} of {place.records} cannot be read, and will not be trained.")
     said = place.decisions.read_bytes() if place.decisions.is_file() else b""
     if is_unfinished(said):
         text = f"The last line of {place.decisions} is unfinished, as a killed page leaves it: it does not count."

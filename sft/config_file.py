@@ -18,7 +18,7 @@ from sft.config_lines import NO_LINES, Lines, line_of
 from sft.config_names import current_keys, places_of, renames_of, with_current_names
 from sft.config_rules import RULES, Problem
 from sft.config_section import TASK_NAME
-from sft.config_words import LIKE, did_you_mean
+from sft.config_words import LIKE, did_you_mean, in_our_words
 from sft.config_yaml import Document, parse_yaml, write_yaml
 from sft.errors import UserError
 from sft.foreign.answers import answer, identify
@@ -263,9 +263,7 @@ def _as_problem(detail: Any, path: str, adapter: TypeAdapter[Any], value: Any) -
         case "blank":
             return Problem(where, given, "is empty", "write a path, or remove the field")
         case _:
-            rule = str(detail["msg"])
-            for pydantic_text, ours in _WORDING:
-                rule = rule.replace(pydantic_text, ours)
+            rule = in_our_words(str(detail["msg"]))
             expected, _, what = detail["type"].partition("_")
             form = _FORMS.get(expected) if what in _WRONG_FORM else None
             if expected == "tuple" and not isinstance(given, dict | None):
@@ -296,22 +294,6 @@ def _taken_for(given: Any) -> tuple[str, str]:
     if isinstance(given, int | float):
         return "a number", f'put it in quotes, such as "{given}"'
     return "a date", f'put it in quotes, such as "{given}"'
-
-
-_WORDING = (
-    ("Input should be", "must be"),
-    ("String should have", "must have"),
-    ("a valid boolean, unable to interpret input", "true or false"),
-    ("a valid boolean", "true or false"),
-    ("a valid integer", "a whole number"),
-    ("a valid number", "a number"),
-    (", unable to parse string as an integer", ""),
-    (", unable to parse string as a number", ""),
-    ("valid dictionary", "mapping"),
-    ("valid tuple", "list"),
-    ("Tuple should have", "must have"),
-    (" after validation", ""),
-)
 
 
 def _unknown_key(

@@ -148,6 +148,8 @@ def _exchange(options: argparse.Namespace, session: "ReviewSession") -> int:
         if options.approved:
             num = write_approved(session, options.approved)
             sys.stdout.write(fit_message(f"{counted(num, 'approved record')} in {options.approved}") + "\n")
+            if said := session.progress()["sample"]:
+                sys.stdout.write(f"Of the sample, {said}\n")
     except OSError as error:
         say_error(f"It could not be written: {error}.")
         return FAILED

@@ -124,7 +124,7 @@ def open_records(path: Path, *, trust: bool = False) -> RecordSet:
             unreadable += 1
         offset += len(line)
     if not ids:
-        raise UserError(f"{path} holds no record: each line has to be a JSON object.")
+        raise UserError(f"{path} holds no record: each line has to be a JSON object, and not compressed.")
     sizes = Counter(names)
     mean = len(ids) / len(sizes)
     rare = {task: _MOST_RARE * max(0.0, 1 - size / mean) for task, size in sizes.items()}

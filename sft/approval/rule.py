@@ -71,7 +71,8 @@ class SampleResult:
         if self.suffices:
             return so_far + "That suffices: all are approved that nobody rejects or flags."
         at_rate = f", {self.num_more_at_rate:,} if as many are as until now" if self.num_wrong else ""
-        return so_far + f"{self.num_more:,} more are needed if none of them is wrong{at_rate}."
+        verb = "is" if self.num_more == 1 else "are"
+        return so_far + f"{self.num_more:,} more {verb} needed if none of them is wrong{at_rate}."
 
     def _more(self, num_wrong: _Wrong) -> int:
         """The least number that suffices, or all: the interval's end falls as the number grows."""

@@ -20,7 +20,7 @@ from sft.atomic_files import write_text
 from sft.construction.counts import said_of_others
 from sft.construction.filters.registry import FILTERS, VERIFIERS
 from sft.construction.folder import ConstructionFolder
-from sft.construction.outcome_summary import RecipeFacts, Summary, is_constructed, read_summary
+from sft.construction.outcome_summary import OTHERS, RecipeFacts, Summary, is_constructed, read_summary
 from sft.construction.page_tables import part_rows
 from sft.construction.reviewed import read_reviewed
 from sft.disk_words import MAKE_ROOM, told_of_disk
@@ -69,7 +69,8 @@ def render_card(folder: ConstructionFolder, summary: Summary) -> str:
     manifest = summary.manifest
     stated, section = manifest.get("card", {}), manifest.get("construct", {})
     parts, num_parts = part_rows(summary)
-    days = sorted(day for of in summary.recipes.values() for day in (of.first, of.last) if day)
+    versions = [facts for of in summary.recipes.values() for facts in of.versions.values()]
+    days = sorted(day for of in versions for day in (of.first, of.last) if day)
     settings = {name: section[name] for name in ("recipes", "filters") if section.get(name)}
     return _environment().get_template("card.md.j2").render(
         header=Markdown(_header(folder.path.name, manifest, stated)),
@@ -127,12 +128,12 @@ def _header(name: str, manifest: Mapping[str, Any], stated: Mapping[str, Any]) -
 
 
 def _recipe_rows(name: str, of: RecipeFacts) -> Iterator[dict[str, Any]]:
-    """A line for each teacher, version of prompts and parameters; counts stand in the first."""
-    days = _between(of.first, of.last) if of.first else ""
-    for place, (teacher, prompts, asked) in enumerate(sorted(of.versions)):
-        counts = {"made": f"{of.num_made:,}", "kept": f"{of.num_kept:,}", "days": days}
-        about = {"name": name, "teacher": code(teacher), "prompts": code(prompts), "parameters": asked}
-        yield {**about, **(dict.fromkeys(counts, "") if place else counts)}
+    """A line for each teacher, version of prompts and parameters."""
+    for (teacher, prompts, asked), facts in sorted(of.versions.items(), key=lambda item: (item[0] == OTHERS, item[0])):
+        counts = {"made": f"{facts.num_made:,}", "kept": f"{facts.num_kept:,}"}
+        days = _between(facts.first, facts.last) if facts.first else ""
+        about = {"teacher": code(teacher), "prompts": code(prompts) if prompts else "", "parameters": asked}
+        yield {"name": name, **about, **counts, "days": days}
 
 
 def _between(first: str, last: str) -> str:

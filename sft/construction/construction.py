@@ -36,9 +36,10 @@ from sft.construction.replaying import MEASURING, Progress, Replaying
 from sft.construction.request_log import RequestLog, open_log
 from sft.construction.seeds import not_taken, read_seeds, seeds_of
 from sft.construction.spending import Spending
+from sft.construction.task_choice import choose_tasks, tasks_field
 from sft.construction.teacher import ServedTeacher, Teacher
 from sft.construction.teacher_choice import judge_of, teachers_of
-from sft.construction.wanted import supervised_by_task, wanted_counts
+from sft.construction.wanted import supervised_by_task
 from sft.construction.work import Part, Work
 from sft.data.block_preparer import BlockPreparer
 from sft.data.planning.trainable import trainable_examples
@@ -99,27 +100,26 @@ def plan_work(config: SftConfig, construct: ConstructConfig, store: TokenStore, 
     """
     prompts, recipes = Prompts(construct.prompts), read_recipes(construct.recipes)
     supervised = supervised_by_task(store, config.data.holdout)
-    wanted = [_wanted(recipe, supervised) for recipe in recipes]
+    chosen = choose_tasks(recipes, supervised, lambda tasks: read_seeds(config, store, preparer, tasks))
+    seeds = chosen.seeds
     materials, num_hidden = _shown(recipes, config, store, preparer)
-    of_seeds = {task for recipe, counts in zip(recipes, wanted, strict=True) for task in counts if not recipe.new_task}
-    seeds = read_seeds(config, store, preparer, of_seeds)
     parts = [
         Part(
             recipe,
             task,
             num,
-            () if recipe.new_task else seeds_of(recipe, task, seeds[task], _field(recipe)),
+            () if recipe.new_task else seeds_of(recipe, task, seeds[task], tasks_field(recipe)),
             teachers_of(recipe, construct.teachers),
             material,
         )
-        for recipe, counts, material in zip(recipes, wanted, materials, strict=True)
+        for recipe, counts, material in zip(recipes, chosen.wanted, materials, strict=True)
         for task, num in counts.items()
     ]
     no_seeds = sum((of_task.left_out for of_task in seeds.values()), Counter[str]())
     for part in {(part.recipe.kind, part.task): part for part in parts}.values():
         if part.task in seeds:
             no_seeds += not_taken(part.recipe, seeds[part.task])
-    return Work(parts, prompts, config.run.seed, num_hidden, no_seeds)
+    return Work(parts, prompts, config.run.seed, num_hidden, no_seeds, chosen.without_seeds)
 
 
 def surroundings_of(
@@ -242,6 +242,7 @@ def _about(work: Work, construct: ConstructConfig, asking: Asking, log: RequestL
         "reached": spending.reached,
         "num_passages_not_shown": dict(work.num_hidden),
         "no_seeds": dict(work.no_seeds),
+        "tasks_without_seeds": {recipe: [*tasks] for recipe, tasks in work.without_seeds.items()},
     }
 
 
@@ -278,18 +279,3 @@ def _shown(
         if len(passages) < len(material.passages):
             num_hidden[recipe.title] = len(material.passages) - len(passages)
     return shown, num_hidden
-
-
-def _wanted(recipe: Recipe, supervised: Mapping[str, int]) -> dict[str, int]:
-    if not (task := recipe.new_task):
-        return wanted_counts(recipe.tasks, recipe.num, supervised, _field(recipe))
-    if supervised.get(task) == 0:
-        raise UserError(
-            f"construct.recipes: {recipe.title}.task: {task}: held out, so what is made would not be trained on. "
-            f"Choose another name."
-        )
-    return {task: recipe.num}
-
-
-def _field(recipe: Recipe) -> str:
-    return f"construct.recipes: {recipe.title}.tasks"

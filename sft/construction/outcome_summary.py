@@ -38,6 +38,30 @@ class Why(NamedTuple):
     reason: str
 
 
+class Version(NamedTuple):
+    """What a recipe's drafts were asked for by."""
+
+    teacher: str
+    prompts: str
+    """The fingerprint."""
+    parameters: str
+
+
+OTHERS = Version("others", "", "")
+"""In place of those beyond the most."""
+
+
+@dataclass(slots=True)
+class VersionFacts:
+    """What came of it."""
+
+    num_made: int = 0
+    num_kept: int = 0
+    first: str = ""
+    last: str = ""
+    """The days of the first and the last reply."""
+
+
 @dataclass(slots=True)
 class RecipeFacts:
     """How a recipe made its drafts, kept and dropped ones."""
@@ -48,11 +72,7 @@ class RecipeFacts:
     num_tokens: int = 0
     cost: float = 0.0
     has_cost: bool = False
-    versions: set[tuple[str, str, str]] = field(default_factory=set)
-    """Teacher, fingerprint of the prompts, and parameters."""
-    first: str = ""
-    last: str = ""
-    """The days of the first and the last reply."""
+    versions: dict[Version, VersionFacts] = field(default_factory=dict)
 
     def add(self, of: Provenance, *, is_kept: bool) -> None:
         """Count a draft."""
@@ -62,12 +82,16 @@ class RecipeFacts:
         self.num_tokens += of.num_tokens
         if of.cost is not None:
             self.cost, self.has_cost = self.cost + of.cost, True
-        if len(self.versions) < _MOST_VERSIONS:
-            asked = ", ".join(f"{name} {value}" for name, value in of.parameters.items())
-            self.versions.add((of.teacher, of.prompts, asked))
+        asked = ", ".join(f"{name} {value}" for name, value in of.parameters.items())
+        version = Version(of.teacher, of.prompts, asked)
+        if version not in self.versions and len(self.versions) >= _MOST_VERSIONS:
+            version = OTHERS
+        facts = self.versions.setdefault(version, VersionFacts())
+        facts.num_made += 1
+        facts.num_kept += is_kept
         if of.made:
-            self.first = min(self.first or of.made, of.made)
-            self.last = max(self.last, of.made)
+            facts.first = min(facts.first or of.made, of.made)
+            facts.last = max(facts.last, of.made)
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from sft.construction.outcome_summary import Summary
 
 MOST_ROWS = 200
-_REST = "requests that made no draft"
+_REST = "a judge, and what made no draft"
 
 
 class FunnelRow(NamedTuple):
@@ -85,7 +85,7 @@ class CostRow(NamedTuple):
 
 
 def cost_rows(summary: Summary) -> list[CostRow]:
-    """A row for each recipe, one for requests that made no draft, and the sum."""
+    """A row for each recipe, one for other requests, and the sum."""
     manifest = summary.manifest
     rows = [
         _cost_row(name, of.num_made, of.num_kept, of.num_requests, of.num_tokens, of.cost if of.has_cost else None)

@@ -65,8 +65,7 @@ def seeds_of(recipe: Recipe, task: str, drawn: TaskSeeds, field: str) -> Sequenc
     Raises:
         UserError: there are none.
     """
-    own = [seed for seed in _of_sources(recipe, drawn) if recipe.takes_system or not seed.system]
-    if own:
+    if own := shown_seeds(recipe, drawn):
         return own
     where = f" in {', '.join(recipe.seeds)}" if recipe.seeds else ""
     others = said_of_others(drawn.left_out + not_taken(recipe, drawn))
@@ -75,6 +74,11 @@ def seeds_of(recipe: Recipe, task: str, drawn: TaskSeeds, field: str) -> Sequenc
         f"begins with a text of the user and a text as answer that is learned. {others}Choose other tasks "
         f"or seeds."
     )
+
+
+def shown_seeds(recipe: Recipe, drawn: TaskSeeds) -> Sequence[Seed]:
+    """Those of the recipe's sources that it may show; there may be none."""
+    return [seed for seed in _of_sources(recipe, drawn) if recipe.takes_system or not seed.system]
 
 
 def not_taken(recipe: Recipe, drawn: TaskSeeds) -> Counter[str]:

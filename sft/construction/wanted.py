@@ -4,7 +4,7 @@ supervised tokens   qa 900 · code 60 · sort 40   the equal share is 333
 num: 100                      code 48 · sort 52
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from heapq import heapify, heapreplace
 
 import numpy as np
@@ -28,7 +28,9 @@ def supervised_by_task(store: TokenStore, holdout: HoldoutConfig) -> dict[str, i
     return {task: int(count) for task, count in zip(store.tasks, counts, strict=True)}
 
 
-def wanted_counts(tasks: str | tuple[str, ...], num: int, supervised: Mapping[str, int], field: str) -> dict[str, int]:
+def wanted_counts(
+    tasks: str | tuple[str, ...], num: int, supervised: Mapping[str, int], field: str, without: Collection[str] = ()
+) -> dict[str, int]:
     """Task → the number of its records, in the order of `supervised`; they add up to `num`.
 
     Args:
@@ -36,6 +38,7 @@ def wanted_counts(tasks: str | tuple[str, ...], num: int, supervised: Mapping[st
         num: of all tasks together.
         supervised: supervised tokens by task.
         field: of the config, for messages.
+        without: tasks of which nothing can be shown: `rare` and `all` do not mean them, unless there are no others.
 
     Raises:
         UserError: there is no such task, it is held out, or no task is rare.
@@ -49,11 +52,16 @@ def wanted_counts(tasks: str | tuple[str, ...], num: int, supervised: Mapping[st
                 f"{field}: rare: no task has fewer supervised tokens than an equal share. Name the tasks to make more "
                 f"of, or give `all`: {', '.join(there) or 'none'}."
             )
-        return _divided(num, lacking)
+        return _divided(num, _but(lacking, without))
     named = [*there] if tasks == "all" else check_tasks(tasks, [*supervised], field)
     if held_out := [task for task in named if task not in there]:
         raise UserError(f"{field}: {', '.join(held_out)}: held out, so nothing of it is shown to a teacher.")
-    return _divided(num, {task: 1.0 for task in there if task in named})
+    equal = {task: 1.0 for task in there if task in named}
+    return _divided(num, _but(equal, without) if tasks == "all" else equal)
+
+
+def _but(weights: Mapping[str, float], without: Collection[str]) -> Mapping[str, float]:
+    return {task: weight for task, weight in weights.items() if task not in without} or weights
 
 
 def _divided(num: int, weights: Mapping[str, float]) -> dict[str, int]:

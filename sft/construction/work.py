@@ -115,6 +115,8 @@ class Work:
     """Recipe → its passages that are not shown, because they have something of what is held out."""
     no_seeds: Mapping[str, int] = field(default_factory=dict)
     """Why records that were drawn are no seeds → how many."""
+    without_seeds: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Recipe → tasks that `rare` or `all` would mean, if something of them could be shown."""
 
     @property
     def num(self) -> int:

@@ -131,6 +131,8 @@ def read_reply(body: bytes, max_tokens: int) -> ChatReply:
     num, num_prompt = _counts(content)
     if num is not None and num > max_tokens:
         raise ReplyError(f"{num:,} tokens were written, and at most {max_tokens:,} were asked for")
+    if num == 0 and (text or calls):
+        num = None
     return ChatReply(without_halves(text or ""), calls, finish != "length", num, num_prompt)
 
 
@@ -198,9 +200,9 @@ def _tool_calls(calls: Any) -> tuple[tuple[str, str], ...]:
 
 
 def _counts(content: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """The tokens of the answer and of the prompt."""
+    """The tokens of the answer and of the prompt. A server that counts nothing may say 0, but no prompt is empty."""
     usage = content.get("usage")
-    return _count(usage, "completion_tokens"), _count(usage, "prompt_tokens")
+    return _count(usage, "completion_tokens"), _count(usage, "prompt_tokens") or None
 
 
 def _count(usage: Any, name: str) -> int | None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from sft.approval.decisions import Decision, DecisionFile, whole_decisions
+from sft.approval.own_files import construction_of
 from sft.atomic_files import fingerprint, write_lines
 from sft.errors import UserError
 from sft.json_lines import json_line
@@ -69,7 +70,7 @@ def export_records(session: ReviewSession, form: Form, path: Path) -> int:
     """Write every record as it is now, after its edits; returns their number.
 
     Raises:
-        UserError: that file is the records' own.
+        UserError: that file is the records' own, or of a construction.
         OSError: the file cannot be written.
     """
     _check_is_another(path, session)
@@ -87,7 +88,7 @@ def write_approved(session: ReviewSession, path: Path) -> int:
     """Write the records that may be trained, after their edits, by the rule of the session; returns their number.
 
     Raises:
-        UserError: there are none, a decision cannot be read, or that file is the records' own.
+        UserError: there are none, a decision cannot be read, or that file is the records' own, or of a construction.
         OSError: the file cannot be written.
     """
     _check_is_another(path, session)
@@ -104,6 +105,11 @@ def write_approved(session: ReviewSession, path: Path) -> int:
 def _check_is_another(path: Path, session: ReviewSession) -> None:
     if path.resolve() in [own.resolve() for own in session.place]:
         raise UserError(f"{path} is a file of the set that is exported: give another one.")
+    if (folder := construction_of(path.resolve())) is not None:
+        raise UserError(
+            f"{path} lies in {folder}, a folder of `sft construct`, whose log holds what was paid: give a file "
+            f"elsewhere."
+        )
 
 
 def import_decisions(session: ReviewSession, form: Form, path: Path) -> Counter[str]:

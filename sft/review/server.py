@@ -120,7 +120,7 @@ def _listen(port: int) -> socket.socket:
         listening.listen()  # the address is said before it is answered: whoever comes at once waits
     except (OSError, OverflowError) as error:
         listening.close()
-        reason = getattr(error, "strerror", None) or error
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
         raise UserError(
             f"port {port} cannot be used: {reason}. Give another with --port, or 0 for a free one."
         ) from None

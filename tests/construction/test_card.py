@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,22 @@ def decide(folder: ConstructionFolder, *said: tuple[int, str, str]) -> None:
         DecisionFile(folder.path / "decisions.jsonl").append(decision)
 
 
+def test_each_teacher_has_what_it_made_on_the_card(tmp_path: Path) -> None:
+    given: list[Outcome] = [made(f"Write {i}") for i in range(3)]
+    small = [
+        replace(draft, provenance=replace(draft.provenance, teacher="small", made="2026-11-21"))
+        for draft in map(made, ("Say a", "Say b"))
+    ]
+    card = card_of(folder_of(tmp_path / "made", [*given, small[0], Dropped(small[1], "form", "too short")]))
+    for part in ("`big at http://127.0.0.1:8000/v1` | `0123456789abcdef` | temperature 0.7 | 3 | 3 | on 2026-11-20 |",
+                 "`small` | `0123456789abcdef` | temperature 0.7 | 2 | 1 | on 2026-11-21 |",
+                 "from 2026-11-20 to 2026-11-21"):  # fmt: skip
+        assert part in card, part
+    many = [replace(one, provenance=replace(one.provenance, prompts=f"{i:016}")) for i in range(25) for one in small]
+    rows = re.findall(r"^\| few_shot \| .* \| (\d+) \| (\d+) \| on ", card_of(folder_of(tmp_path / "many", many)), re.M)
+    assert rows == [*[("2", "2")] * 20, ("10", "10")], "none is lost"
+
+
 def test_what_people_decided_is_on_the_card(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "made", outcomes(12))
     decide(folder, (0, "accept", "kim"), (1, "accept", "kim"), (2, "reject", "<b>lee</b>"), (0, "accept", "<b>lee</b>"))
@@ -118,6 +135,7 @@ def test_what_people_decided_is_on_the_card(tmp_path: Path) -> None:
     for part in ("As of 2026-11-22T10:00:00Z, of 6 records", "| accepted | 2 |", "| rejected | 1 |", "| open | 3 |",
                  "| kim | 2 | 0 | 0 |", r"| \<b\>lee\</b\> | 1 | 1 | 0 |", "both decided on 1 record"):  # fmt: skip
         assert part in card, part
+    assert re.search(r"</ul>\n<p><code>records.jsonl</code> holds all", MARKDOWN.render(DatasetCard(card).text))
 
 
 def test_a_review_brings_the_card_up_to_date(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_forms_that_say_the_same() -> None:
         ({"verify": {"maths": 3}}, "verify.maths", "did you mean `math`?"),
         ({"verify": "code"}, "verify", "no section"),
         ({"numbers": "agree_of_0"}, "numbers.agree_of", "greater than or equal to 1"),
-        ({"numbers": "most"}, "numbers.agree_of", "integer"),
+        ({"numbers": "most"}, "numbers.agree_of", "must be a whole number"),
         ({"numbers": {"agree_of": 2, "at_least": 3}}, "numbers", "at most agree_of"),
         ({"json": {"schemas": {"a": {"type": "objekt"}}}}, "json.schemas", "no JSON schema"),
         ({"json": "parse"}, "json", "parses"),

@@ -225,6 +225,9 @@ def test_numbers(tmp_path: Path) -> None:
     assert reason(draft(ASK, "1"), {**OFF, "numbers": {"required": True}}, tmp_path)
     loose = {**OFF, "numbers": {"agree_of": 3, "at_least": 1}}
     assert reason(draft(ASK, "so 7", answers=["6", "7", "8"]), loose, tmp_path) == ""
+    right = {"answers": ["return 1"] * 3, "tests": ["assert f() == 2"]}
+    assert reason(draft(ASK, "return 2", **right, verified_by="code"), filters, tmp_path) == "", "tests verify code"
+    assert reason(draft(ASK, "2", answers=["1"] * 3, verified_by="numbers"), filters, tmp_path) == fewer
 
 
 def test_passage(tmp_path: Path) -> None:

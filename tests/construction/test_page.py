@@ -99,7 +99,8 @@ def test_the_page_says_what_became_of_all(tmp_path: Path) -> None:
     text = page_of(tmp_path / "made", outcomes(60))
     words = " ".join(" ".join(Page(text).text).split())
     for part in ("wanted 60", "made 50", "kept 30", "dropped by novelty −10", "dropped by form −10",
-                 "dropped by copies 0", "10 form: too short", "the answer is no JSON 10", "requests that made no draft",
+                 "dropped by copies 0", "10 form: too short", "the answer is no JSON 10",
+                 "a judge, and what made no draft",
                  "ROUGE-L of each of 30 kept records", "different first words 1 1",
                  "different first two words 4 1"):  # fmt: skip
         assert part in words, part

@@ -204,7 +204,7 @@ def test_a_folder_that_cannot_be_made_is_a_message(tmp_path: Path) -> None:
         ({"kind": "few_shot", "num": 0}, "0.num", "greater than 0"),
         ({"kind": "few_shot", "num": 3, "tasks": "rear"}, "0.tasks", "`rare`, `all` or a list"),
         ({"kind": "few_shot", "num": 3, "tasks": 3}, "0.tasks", ""),
-        ({"kind": "few_shot", "num": 3, "temperature": 9}, "0.temperature", "less than or equal to 2"),
+        ({"kind": "few_shot", "num": 3, "temperature": 9}, "0.temperature", "must be less than or equal to 2"),
     ],
 )
 def test_a_wrong_recipe_is_one_problem_with_the_way_out(form: dict[str, Any], place: str, part: str) -> None:
@@ -226,12 +226,23 @@ def test_two_recipes_of_one_name_are_refused() -> None:
         ("few_shot", "a\n{% for x %}", "few_shot.j2 cannot be used: line 2"),
         ("few_shot", "{{ exmples }}", "'exmples' is undefined. What it may use: task, examples"),
         ("few_shot", "{{ ''.__class__.__mro__ }}", "is unsafe|undefined"),
+        ("few_shot", "{% include '/etc/passwd' %}", "there is no template /etc/passwd beside it"),
+        ("few_shot", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "it calls itself without end"),
     ],
 )
 def test_a_wrong_prompt_is_a_message(tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / f"{name}.j2").write_text(text)
     with pytest.raises(UserError, match=message):
         Prompts(tmp_path).render("few_shot", task="t", examples=[])
+
+
+def test_a_folder_that_replaces_no_prompt_is_a_message(tmp_path: Path) -> None:
+    (tmp_path / "few_shot.txt").write_text("x")
+    with pytest.raises(UserError, match=r"holds no file NAME\.j2, so it replaces no prompt\. The names are back_tr"):
+        Prompts(tmp_path)
+    (tmp_path / "few_shot.j2").mkdir()
+    with pytest.raises(UserError, match=r"few_shot\.j2 is no file"):
+        Prompts(tmp_path)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

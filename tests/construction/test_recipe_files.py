@@ -232,6 +232,7 @@ def test_all_files_that_are_wrong_are_named_before_anything_is_asked(tmp_path: P
         {"kind": "persona", "personas": str(tmp_path / "persons.jsonl")},
         {"kind": "persona", "name": "away", "personas": str(tmp_path / "person.jsonl")},
         {"kind": "tool_calls", "task": "a", "tools": str(tmp_path / "tools.json")},
+        {"kind": "from_documents", "name": "none", "task": "a", "documents": "x", "min_chars": 900, "max_chars": 100},
     ]
     given = section("http://127.0.0.1:1/v1", tmp_path / "out", [{**form, "num": 3} for form in forms])
     config = SftConfig.model_validate(
@@ -255,6 +256,7 @@ def test_all_files_that_are_wrong_are_named_before_anything_is_asked(tmp_path: P
             ("persons.jsonl: line 2 is no JSON object with a text `persona`; line 3", "line 4"),
             ("away.personas: there is no file", "near it: persons.jsonl"),
             ("tool_calls.tools: there is no file",),
+            ("none.min_chars: 900 is more than max_chars, 100",),
         ],
         strict=True,
     ):

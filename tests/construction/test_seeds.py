@@ -1,6 +1,7 @@
 """A seed is a question and its answer as training learns them; what stands by itself alone is shown."""
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from sft.construction.counts import said_of_others
 from sft.construction.recipes.recipe import Seed
 from sft.construction.recipes.registry import RECIPES, read_recipes
 from sft.construction.seeds import TaskSeeds, seed_of, seeds_of
+from sft.construction.task_choice import choose_tasks
 from sft.data.formats.grading import Grading
 from sft.data.formats.messages import read_messages
 from sft.errors import UserError
@@ -81,3 +83,26 @@ def test_records_that_are_no_seeds_are_counted_where_none_is_left() -> None:
     assert said_of_others(left_out).strip() == said
     with pytest.raises(UserError, match=said):
         seeds_of(recipe, "sums", TaskSeeds([], left_out), "construct.recipes: few_shot.tasks")
+
+
+def test_rare_and_all_make_nothing_of_a_task_without_seeds_and_the_others_share_its_number() -> None:
+    supervised = {"chat": 1000, "sums": 10, "calls": 10, "dates": 20}
+    drawn = {task: TaskSeeds([Seed(task, "p", "a", "by_hand")], Counter()) for task in supervised}
+    drawn["calls"] = TaskSeeds([], Counter({"tools": 4}))
+    asked: list[str] = []
+
+    def read(tasks: Collection[str]) -> dict[str, TaskSeeds]:
+        asked.extend(tasks)
+        return {task: drawn[task] for task in tasks}
+
+    forms = [{"kind": "few_shot", "num": 1}, {"kind": "evolve", "tasks": "all", "num": 9}]
+    recipes = read_recipes([*forms, {"kind": "self_instruct", "num": 3, "tasks": ["calls"]}])
+    chosen = choose_tasks(recipes, supervised, read)
+    assert [*map(dict, chosen.wanted)] == [{"sums": 1}, {"chat": 3, "sums": 3, "dates": 3}, {"calls": 3}]
+    assert chosen.without_seeds == {"evolve": ["calls"]}
+    assert sorted(asked) == sorted(supervised), "each is read once"
+    # Where there is no other task, the reason is said.
+    chosen = choose_tasks(read_recipes([forms[0]]), {"chat": 1000, "calls": 10}, read)
+    assert [*map(dict, chosen.wanted)] == [{"calls": 1}]
+    with pytest.raises(UserError, match="no record of the task 'calls' that may be shown.* 4 with tools"):
+        seeds_of(recipes[0], "calls", chosen.seeds["calls"], "construct.recipes: few_shot.tasks")

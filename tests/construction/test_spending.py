@@ -182,7 +182,7 @@ def test_any_answer_to_a_probe_shows_that_the_teacher_is_there(tmp_path: Path, p
     assert Counter(line["for"].startswith("probe") for line in lines_of(path)) == {True: 1, False: 5}
 
 
-@pytest.mark.parametrize("num", [pytest.param(10**400, id="huge"), -1, 3.5, "many", True, None])
+@pytest.mark.parametrize("num", [pytest.param(10**400, id="huge"), -1, 0, 3.5, "many", True, None])
 def test_a_count_that_is_none_is_counted_by_the_most_that_it_can_be(tmp_path: Path, num: Any) -> None:
     def miscounted(content: Any) -> dict[str, Any]:
         choice = {"index": 0, "message": {"role": "assistant", "content": teach(content)}, "finish_reason": "stop"}

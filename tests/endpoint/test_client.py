@@ -318,3 +318,13 @@ def test_when_too_much_is_in_vain_what_was_asked_before_has_its_outcome(
     first, after = asyncio.run(asked())
     assert [isinstance(outcome, NoReply) and outcome.is_billed for outcome in first] == [is_billed] * 20
     assert "20 requests in a row got no answer" in str(after[0])
+
+
+def test_tokens_that_a_server_does_not_count_are_not_stated() -> None:
+    def read(text: str) -> ChatReply:
+        choice = {"message": {"content": text}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 0, "completion_tokens": 0}
+        return read_reply(json.dumps({"choices": [choice], "usage": usage}).encode(), 8)
+
+    assert (read("hello").num_tokens, read("hello").num_prompt_tokens) == (None, None)
+    assert (read("").num_tokens, read("").num_prompt_tokens) == (0, None)

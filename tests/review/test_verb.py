@@ -87,6 +87,26 @@ def test_records_go_to_another_tool_and_come_back(folder: Path, capsys: pytest.C
     assert "tasks.json holds no decision" in said.err, "nobody has said anything"
 
 
+def test_nothing_is_written_into_a_construction_whose_log_is_paid(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "manifest.json").write_text('{"kind": "construction"}')
+    (folder / "log").mkdir()
+    paid = folder / "log" / "replies.jsonl"
+    paid.write_text("paid\n")
+    decide(folder, 1, "accept")
+    for arguments in (["--export", "argilla", str(paid)], ["--approved", str(folder / "dropped.jsonl")]):
+        assert main(["review", str(folder), *arguments]) == 2
+        assert "whose log holds what was paid: give a file elsewhere" in capsys.readouterr().err
+    assert paid.read_text() == "paid\n"
+    assert not (folder / "dropped.jsonl").exists()
+    out = folder.parent / "approved.jsonl"
+    assert main(["review", str(folder), "--approved", str(out), "--sample", "0.5"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"1 approved record in {out}\nOf the sample, ")
+    assert "the stated bound 50.0%" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from sft.construction.filters.draft_parts import DraftParts, answer_of, text_list_evidence
+from sft.construction.filters.draft_parts import DraftParts, answer_of, text_evidence, text_list_evidence
 from sft.construction.filters.filter import Look, Surroundings, Verifier
 from sft.scoring.number import Number
 from sft.scoring.scorer import Answer, Question
@@ -49,7 +49,9 @@ class _NumberLook(Look):
 
     def see(self, parts: DraftParts) -> str | None:
         """By `sft.scoring.number`."""
-        given, others = self._given, text_list_evidence(parts.draft, "answers")
+        # Code, JSON and whole texts may be the same where their last numbers are not.
+        is_number = text_evidence(parts.draft, "verified_by") in ("", "numbers")
+        given, others = self._given, text_list_evidence(parts.draft, "answers") if is_number else []
         if not others:
             return "it has no further answers" if given.required else None
         if len(others) < given.agree_of:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sft.config_rules import Problem
-from sft.config_words import did_you_mean
+from sft.config_words import did_you_mean, in_our_words
 from sft.construction.filters.code_tests import CodeAnswer
 from sft.construction.filters.copies import Copies
 from sft.construction.filters.difficulty import Difficulty
@@ -136,8 +136,8 @@ def _problems(name: str, error: ValidationError) -> Iterator[Problem]:
         elif problem["type"] == "missing":
             yield Problem(place, "", f"{name} needs it", _example(kind))
         else:
-            rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input should ")
-            yield Problem(place, problem["input"] if setting else "", rule, "correct it")
+            rule = in_our_words(problem["msg"].removeprefix("Value error, "))
+            yield Problem(place, problem["input"], rule, "correct it")
 
 
 def _example(kind: type[Filter]) -> str:

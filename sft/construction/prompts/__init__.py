@@ -9,7 +9,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChoiceLoader, FileSystemLoader, PackageLoader, StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2 import (
+    ChoiceLoader,
+    FileSystemLoader,
+    PackageLoader,
+    StrictUndefined,
+    TemplateError,
+    TemplateNotFound,
+    TemplateSyntaxError,
+)
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sft.config_words import did_you_mean
@@ -62,6 +70,10 @@ class Prompts:
             return self._environment.get_template(name + ENDING).render(**values).strip()
         except TemplateSyntaxError as error:
             raise _wrong(name, f"line {error.lineno}: {error.message}", values) from None
+        except TemplateNotFound as error:
+            raise _wrong(name, f"there is no template {error.name} beside it", values) from None
+        except RecursionError:
+            raise _wrong(name, "it calls itself without end", values) from None
         except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
             raise _wrong(name, str(error), values) from None
 
@@ -92,8 +104,16 @@ def without_control_tokens(text: str) -> str:
 
 def _check(folder: Path, names: list[str]) -> None:
     if not folder.is_dir():
-        raise UserError(f"construct.prompts: there is no folder {folder}.")
-    for file in sorted(folder.glob(f"*{ENDING}")):
+        raise UserError(f"construct.prompts: there is no folder {folder}. Make it, with prompts of your own.")
+    own = sorted(folder.glob(f"*{ENDING}"))
+    if not own:
+        raise UserError(
+            f"construct.prompts: {folder} holds no file NAME{ENDING}, so it replaces no prompt. The names are "
+            f"{', '.join(names)}."
+        )
+    for file in own:
+        if not file.is_file():
+            raise UserError(f"construct.prompts: {file} is no file, so it replaces no prompt. Write the prompt there.")
         if file.stem not in names:
             way_out = did_you_mean(file.stem, names)
             raise UserError(f"construct.prompts: {file} replaces no prompt of the program; {way_out}")

@@ -48,6 +48,8 @@ def read_passages(patterns: Sequence[str], least_chars: int, most_chars: int) ->
         UserError: names each pattern that matches nothing and each document that is no text, or says that there is no
             passage.
     """
+    if least_chars > most_chars:
+        raise UserError(f"min_chars: {least_chars} is more than max_chars, {most_chars}. Give a smaller one.")
     problems, found = list[str](), dict[str, Passage]()
     for path in _documents(patterns, problems):
         try:

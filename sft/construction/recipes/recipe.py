@@ -36,7 +36,7 @@ T = TypeVar("T")
 def _tasks(given: Any) -> Any:
     if isinstance(given, str) and given not in ("rare", "all"):
         way_out = did_you_mean(given, ["rare", "all"], "of single tasks, give a list of their names")
-        raise PydanticCustomError("tasks", "be `rare`, `all` or a list of names", {"way_out": way_out})
+        raise PydanticCustomError("tasks", "must be `rare`, `all` or a list of names", {"way_out": way_out})
     return given
 
 

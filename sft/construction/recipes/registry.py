@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sft.config_rules import Problem
-from sft.config_words import did_you_mean
+from sft.config_words import did_you_mean, in_our_words
 from sft.construction.recipes.back_translation import BackTranslation
 from sft.construction.recipes.evolve import Evolve
 from sft.construction.recipes.few_shot import FewShot
@@ -72,6 +72,6 @@ def _problems(recipe: type[Recipe], place: str, error: ValidationError) -> Itera
             way_out = did_you_mean(setting, ["kind", *recipe.model_fields])
             yield Problem(where, problem["input"], f"{recipe.kind} has no such setting", way_out)
         else:
-            rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input should ")
+            rule = in_our_words(problem["msg"].removeprefix("Value error, "))
             way_out = problem.get("ctx", {}).get("way_out", "correct it")
             yield Problem(where, problem["input"] if setting else recipe.kind, rule, way_out)

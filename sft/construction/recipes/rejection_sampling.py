@@ -110,6 +110,7 @@ class RejectionSampling(Recipe):
             chosen = min(stay, key=lambda i: len(answers[i]))
         others = [answer for i, answer in enumerate(answers) if i != chosen]
         evidence: dict[str, Any] = {"prompt_of": seed.id, "answers": others, "reference": seed.answer}
+        evidence["verified_by"] = self.verify
         if self.verify == "code":
             evidence |= {"tests": [*seed.tests], "setup_code": seed.setup_code}
         return about.conversation(
