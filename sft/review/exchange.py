@@ -9,61 +9,38 @@ line each; both are read. docs/REVIEW.md has the labelling interface that fits.
 """
 
 import json
-import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
-from itertools import zip_longest
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from sft.approval.decisions import Decision, DecisionFile, whole_decisions
 from sft.approval.own_files import construction_of
-from sft.atomic_files import fingerprint, write_lines
+from sft.atomic_files import write_lines
 from sft.errors import UserError
 from sft.json_lines import json_line
+from sft.review.answered import IMPORTED, Answered
+from sft.review.argilla import read_argilla, write_argilla
+from sft.review.label_studio import read_label_studio, write_label_studio
 from sft.review.refusals import Refused
 from sft.review.session import ReviewSession
 from sft.review.shown_record import Text, texts_of
 from sft.schema import JsonObject
 
-_IMPORTED = "import-"
 Form = Literal["label-studio", "argilla"]
 FORMS: tuple[Form, ...] = get_args(Form)
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
-_ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
-_MOST_ROLE_CHARS, _MOST_CONTENT_CHARS, _MOST_FENCE_CHARS = 20, 16_000, 1_000
-"""A server of Argilla takes roles of 20 and messages of 20,000 characters; of a file with others it takes nothing."""
 
-
-class Answered(NamedTuple):
-    """What somebody said of a record in another tool."""
-
-    record: str
-    reviewer: str
-    verdict: str
-    reason: str = ""
-    answer: str | None = None
-    """None: the record's own."""
-    seconds: float = 0.0
-    given_out: str | None = None
-    """The answer that the tool was given; None: unknown."""
-    when: tuple[float, int] = (0.0, 0)
-    """Orders what was said: the time, and a number that grows where times are equal."""
-    unclear: str = ""
-    """What of it is not understood; nothing of it counts then."""
-
-    @property
-    def name(self) -> str:
-        """That of the decision, the first time that it is taken."""
-        return f"{_IMPORTED}{fingerprint([*self][:_NUM_NAMED])}"
-
-
-_NUM_NAMED = Answered._fields.index("given_out")
-_PARTS = ("verdict", "reason", "answer")
+_WRITERS: Mapping[Form, Callable[[str, str, list[Text], str], dict[str, Any]]] = {
+    "label-studio": write_label_studio,
+    "argilla": write_argilla,
+}
+_READERS: Mapping[Form, Callable[[JsonObject], Iterator[Answered]]] = {
+    "label-studio": read_label_studio,
+    "argilla": read_argilla,
+}
 
 
 def export_records(session: ReviewSession, form: Form, path: Path) -> int:
@@ -164,8 +141,8 @@ def _taken(session: ReviewSession) -> defaultdict[tuple[str, str], list[str]]:
     """Reviewer and record → the names of what was taken of them from other tools, in order."""
     taken: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for decision in DecisionFile(session.place.decisions).read_new():
-        if decision.name.startswith(_IMPORTED):
-            name = _IMPORTED + decision.name.split("-")[1]  # without the number of one that has come back
+        if decision.name.startswith(IMPORTED):
+            name = IMPORTED + decision.name.split("-")[1]  # without the number of one that has come back
             taken[decision.reviewer, decision.record].append(name)
     return taken
 
@@ -199,7 +176,7 @@ def _has_approved(session: ReviewSession, answered: Answered) -> bool:
 def _imported(session: ReviewSession, answered: Answered) -> list[Decision]:
     """What was taken of somebody on a record and not taken back, but skips."""
     words = session.words(answered.record, answered.reviewer)
-    return [said for said in words if said.name.startswith(_IMPORTED) and said.verdict != "skip"]
+    return [said for said in words if said.name.startswith(IMPORTED) and said.verdict != "skip"]
 
 
 def _as_given(session: ReviewSession, answered: Answered) -> dict[str, Any]:
@@ -217,140 +194,6 @@ def _as_given(session: ReviewSession, answered: Answered) -> dict[str, Any]:
     return {**given, "verdict": "edit", "texts": {own.place: answered.answer}}
 
 
-def _label_studio(record: str, task: str, texts: list[Text], answer: str) -> dict[str, Any]:
-    dialogue = [{"author": text.who, "text": text.text} for text in texts]
-    return {"data": {"record": record, "task": task, "dialogue": dialogue, "answer": answer}}
-
-
-def _from_label_studio(content: JsonObject) -> Iterator[Answered]:
-    shown = _text(_at(content, "data", "answer"))
-    for annotation in _list(content.get("annotations")):
-        is_cancelled = _at(annotation, "was_cancelled") is True
-        values: list[tuple[str, Any]] = [("verdict", "skip")] if is_cancelled else []
-        for result in () if is_cancelled else _list(_at(annotation, "result")):
-            name, kind = str(_at(result, "from_name")), _at(result, "type")
-            if name in _PARTS:
-                chosen, written = _at(result, "value", "choices"), _at(result, "value", "text")
-                values.append((name, written if chosen is None else chosen))
-            elif kind == "textarea":  # it may be the answer
-                values.append((name, None))
-        said, unclear = _said(values)
-        by, seconds = _at(annotation, "completed_by"), _at(annotation, "lead_time")
-        yield Answered(
-            record=str(_at(content, "data", "record")),
-            reviewer=str(_at(by, "email") or f"label-studio-{_at(by, 'id') or by}"),
-            verdict=said.get("verdict", ""),
-            reason=said.get("reason", ""),
-            answer=said.get("answer"),
-            seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
-            given_out=shown,
-            when=_when(annotation, "updated_at", "created_at"),
-            unclear=unclear,
-        )
-
-
-def _argilla(record: str, task: str, texts: list[Text], answer: str) -> dict[str, Any]:
-    chat = [message for text in texts for message in _messages(text)]
-    suggestions = {"answer": {"value": answer, "score": None, "agent": None}} if answer else {}
-    return {
-        "id": record,
-        "fields": {"chat": chat},
-        "metadata": {"task": task},
-        "suggestions": suggestions,
-        "responses": {},
-    }
-
-
-def _messages(text: Text) -> Iterator[dict[str, str]]:
-    """A text as messages that Argilla takes (none is empty, and a long one is cut), shown letter by letter, as code.
-
-    As Markdown it would lose its tags, references and white space, and its images would be fetched.
-    """
-    role = _ROLES.get(text.who, text.who).rpartition(": ")[2][:_MOST_ROLE_CHARS] or "?"
-    fence = "`" * min(_MOST_FENCE_CHARS, max(3, 1 + max(map(len, re.findall("`+", text.text)), default=0)))
-    for begin in range(0, max(1, len(text.text)), _MOST_CONTENT_CHARS):
-        yield {"role": role, "content": f"{fence}\n{text.text[begin : begin + _MOST_CONTENT_CHARS]}\n{fence}"}
-
-
-def _from_argilla(content: JsonObject) -> Iterator[Answered]:
-    """What `to_list(flatten=True)` writes, or `to_json`, which has lost what is submitted.
-
-    A record is completed once a response to it is submitted: that of the one person who has responded.
-    """
-    shown = _text(_at(content, "suggestions", "answer", "value") or content.get("answer.suggestion"))
-    by_user: defaultdict[str, list[tuple[str, Any]]] = defaultdict(list)
-    statuses: defaultdict[str, set[Any]] = defaultdict(set)
-    for question, value, user, status in _responses(content):
-        if question in _PARTS and value is not None:
-            by_user[str(user)].append((question, value))
-            statuses[str(user)].add(status)
-    is_completed = content.get("status") == "completed" and len(by_user) == 1
-    for user, values in by_user.items():
-        is_withdrawn = bool(statuses[user] & {"draft", "discarded"})
-        said, unclear = _said([("verdict", "skip")] if is_withdrawn else values)
-        if not (is_withdrawn or statuses[user] == {"submitted"} or (statuses[user] == {None} and is_completed)):
-            unclear = "the file does not say whether it was submitted: export it by to_list(flatten=True)"
-        yield Answered(
-            record=str(content.get("id")),
-            reviewer=f"argilla-{user}",
-            verdict=said.get("verdict", ""),
-            reason=said.get("reason", ""),
-            answer=said.get("answer"),
-            given_out=shown,
-            when=_when(content, "updated_at", "inserted_at"),
-            unclear=unclear,
-        )
-
-
-def _responses(content: JsonObject) -> Iterator[tuple[str, Any, Any, Any]]:
-    """Question, value, user and status of each response: one by one, or each of them in a list of its own."""
-    nested = content.get("responses")
-    for question, answers in nested.items() if isinstance(nested, Mapping) else ():
-        for answer in _list(answers):
-            yield question, _at(answer, "value"), _at(answer, "user_id"), _at(answer, "status")
-    for question in _PARTS:
-        name = f"{question}.responses"
-        lists = [_list(content.get(one)) for one in (name, f"{name}.users", f"{name}.status")]
-        yield from ((question, value, user, status) for value, user, status in zip_longest(*lists))
-
-
-def _said(values: Iterable[tuple[str, Any]]) -> tuple[dict[str, str], str]:
-    """What stands under each name, and what of it is not understood: each name has one text, by itself or in a list."""
-    said: dict[str, str] = {}
-    for name, value in values:
-        texts = value if isinstance(value, list) else [value]
-        if name not in _PARTS:
-            return said, f"it has a text that is named {name!r}: only {', '.join(_PARTS)} are known"
-        if not all(isinstance(text, str) for text in texts):
-            return said, f"its {name!r} is no text"
-        if len({*texts, *filter(None, [said.get(name)])}) > 1:
-            return said, f"it has more than one {name!r}"
-        if texts:
-            said[name] = texts[0]
-    return said, ""
-
-
-def _when(content: Any, changed: str, made: str) -> tuple[float, int]:
-    """When something was said: what was changed later counts later, and without times what has the larger number."""
-    at, number = _at(content, changed) or _at(content, made), _at(content, "id")
-    try:
-        time = datetime.fromisoformat(at) if isinstance(at, str) else _LONG_AGO
-    except ValueError:
-        time = _LONG_AGO
-    moment = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-    return moment, number if isinstance(number, int) else 0
-
-
-_WRITERS: Mapping[Form, Callable[[str, str, list[Text], str], dict[str, Any]]] = {
-    "label-studio": _label_studio,
-    "argilla": _argilla,
-}
-_READERS: Mapping[Form, Callable[[JsonObject], Iterator[Answered]]] = {
-    "label-studio": _from_label_studio,
-    "argilla": _from_argilla,
-}
-
-
 def _read(path: Path) -> Iterator[JsonObject]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -364,17 +207,3 @@ def _read(path: Path) -> Iterator[JsonObject]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is neither a list in JSON nor lines of JSON: {error}.") from error
     yield from (content for content in contents if isinstance(content, dict))
-
-
-def _at(content: Any, *names: str) -> Any:
-    for name in names:
-        content = content.get(name) if isinstance(content, Mapping) else None
-    return content
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
