@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sft.construction.recipes.recipe import Recipe
 from sft.construction.seeds import TaskSeeds, shown_seeds
-from sft.construction.wanted import wanted_counts
+from sft.construction.wanted import Supervised, wanted_counts
 from sft.errors import UserError
 
 
@@ -26,14 +26,14 @@ class ChosenTasks(NamedTuple):
 
 def choose_tasks(
     recipes: Sequence[Recipe],
-    supervised: Mapping[str, int],
+    supervised: Mapping[str, Supervised],
     read: Callable[[Collection[str]], Mapping[str, TaskSeeds]],
 ) -> ChosenTasks:
     """Divide the number of each recipe.
 
     Args:
         recipes: all of a config.
-        supervised: supervised tokens by task.
+        supervised: what of each task may be trained on.
         read: gives the seeds of tasks; asked for each task at most once.
 
     Raises:
@@ -62,10 +62,11 @@ def _made_from_seeds(recipes: Sequence[Recipe], wanted: Sequence[Mapping[str, in
     return {task for recipe, counts in zip(recipes, wanted, strict=True) for task in counts if not recipe.new_task}
 
 
-def _wanted(recipe: Recipe, supervised: Mapping[str, int], without: Collection[str] = ()) -> dict[str, int]:
+def _wanted(recipe: Recipe, supervised: Mapping[str, Supervised], without: Collection[str] = ()) -> dict[str, int]:
     if not (task := recipe.new_task):
-        return wanted_counts(recipe.tasks, recipe.num, supervised, tasks_field(recipe), without)
-    if supervised.get(task) == 0:
+        field, target = tasks_field(recipe), recipe.tokens_per_task
+        return wanted_counts(recipe.tasks, recipe.num, supervised, field, without, target)
+    if task in supervised and not supervised[task].num_tokens:
         raise UserError(
             f"construct.recipes: {recipe.title}.task: {task}: held out, so what is made would not be trained on. "
             f"Choose another name."

@@ -24,7 +24,7 @@ from sft.construction.replaying import Replaying
 from sft.construction.request_log import Logged, open_log
 from sft.construction.spending import Spending
 from sft.construction.teacher import TeacherId
-from sft.construction.wanted import wanted_counts
+from sft.construction.wanted import Supervised, wanted_counts
 from sft.endpoint.chat import ChatReply, ChatRequest, NoReply
 from sft.errors import UserError
 from tests.construction.teaching import BOTH, FEW_SHOT, section, work_of
@@ -37,8 +37,9 @@ WORDS = st.lists(st.sampled_from(["red", "green", "blue", "sky", "sea"]), max_si
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=4), st.integers(0, 1000), min_size=1), st.integers(1, 500))
-def test_what_is_wanted_adds_up_and_goes_to_the_rare(supervised: dict[str, int], num: int) -> None:
-    there = {task: have for task, have in supervised.items() if have}
+def test_what_is_wanted_adds_up_and_goes_to_the_rare(tokens: dict[str, int], num: int) -> None:
+    there = {task: have for task, have in tokens.items() if have}
+    supervised = {task: Supervised(have, 1) for task, have in tokens.items()}
     if len(set(there.values())) < 2:
         with pytest.raises(UserError, match="no task has fewer"):
             wanted_counts("rare", num, supervised, "x")
@@ -55,15 +56,38 @@ def test_what_is_wanted_adds_up_and_goes_to_the_rare(supervised: dict[str, int],
 
 @given(st.lists(st.integers(1, 1000), min_size=4, max_size=9, unique=True))
 def test_a_larger_number_takes_no_record_away(have: list[int]) -> None:
-    supervised, few = {f"task{i}": num for i, num in enumerate(have)}, dict[str, int]()
+    supervised, few = {f"task{i}": Supervised(num, 1) for i, num in enumerate(have)}, dict[str, int]()
     for num in range(1, 60):
         more = wanted_counts("rare", num, supervised, "x")
         assert all(more.get(task, 0) >= count for task, count in few.items())
         few = more
 
 
+@given(
+    st.dictionaries(st.text(min_size=1, max_size=4), st.tuples(st.integers(1, 1000), st.integers(1, 50)), min_size=1),
+    st.integers(1, 2000),
+    st.integers(1, 60),
+)
+def test_no_task_gets_more_than_brings_it_to_its_target_and_with_enough_records_each_does(
+    tokens: dict[str, tuple[int, int]], target: int, num: int
+) -> None:
+    supervised = {task: Supervised(have, min(have, examples)) for task, (have, examples) in tokens.items()}
+    lacking = {task: of.num_lacking(target) for task, of in supervised.items() if of.num_tokens < target}
+    for task, missing in lacking.items():
+        have, examples = supervised[task]
+        assert have + (missing - 1) * have / examples < target <= have + missing * have / examples + 1e-6
+    if not lacking:
+        with pytest.raises(UserError, match="every task has"):
+            wanted_counts("rare", num, supervised, "x", tokens_per_task=target)
+        return
+    assert wanted_counts("rare", sum(lacking.values()) + num, supervised, "x", tokens_per_task=target) == lacking
+    counts = wanted_counts("rare", num, supervised, "x", tokens_per_task=target)
+    assert sum(counts.values()) == min(num, sum(lacking.values()))
+    assert all(0 < count <= lacking[task] for task, count in counts.items())
+
+
 def test_tasks_that_are_not_there_or_held_out_are_refused() -> None:
-    supervised = {"sort": 5, "copy": 3, "unseen": 0}
+    supervised = {"sort": Supervised(5, 1), "copy": Supervised(3, 1), "unseen": Supervised(0, 0)}
     assert wanted_counts(("copy", "sort"), 3, supervised, "x") == {"sort": 2, "copy": 1}
     with pytest.raises(UserError, match="Did you mean 'sort'"):
         wanted_counts(("sorts",), 3, supervised, "x")
@@ -202,6 +226,7 @@ def test_a_folder_that_cannot_be_made_is_a_message(tmp_path: Path) -> None:
         ({"kind": "few_shot"}, "0.num", "add it"),
         ({"kind": "few_shot", "num": 3, "shot": 4}, "0.shot", "did you mean `shots`?"),
         ({"kind": "few_shot", "num": 0}, "0.num", "greater than 0"),
+        ({"kind": "few_shot", "num": 1, "tasks": "all", "tokens_per_task": 9}, "0", "give `tasks: rare`"),
         ({"kind": "few_shot", "num": 3, "tasks": "rear"}, "0.tasks", "`rare`, `all` or a list"),
         ({"kind": "few_shot", "num": 3, "tasks": 3}, "0.tasks", ""),
         ({"kind": "few_shot", "num": 3, "temperature": 9}, "0.temperature", "must be less than or equal to 2"),

@@ -11,6 +11,7 @@ from sft.construction.recipes.recipe import Seed
 from sft.construction.recipes.registry import RECIPES, read_recipes
 from sft.construction.seeds import TaskSeeds, seed_of, seeds_of
 from sft.construction.task_choice import choose_tasks
+from sft.construction.wanted import Supervised
 from sft.data.formats.grading import Grading
 from sft.data.formats.messages import read_messages
 from sft.errors import UserError
@@ -86,7 +87,8 @@ def test_records_that_are_no_seeds_are_counted_where_none_is_left() -> None:
 
 
 def test_rare_and_all_make_nothing_of_a_task_without_seeds_and_the_others_share_its_number() -> None:
-    supervised = {"chat": 1000, "sums": 10, "calls": 10, "dates": 20}
+    tokens = {"chat": 1000, "sums": 10, "calls": 10, "dates": 20}
+    supervised = {task: Supervised(num, num // 10) for task, num in tokens.items()}
     drawn = {task: TaskSeeds([Seed(task, "p", "a", "by_hand")], Counter()) for task in supervised}
     drawn["calls"] = TaskSeeds([], Counter({"tools": 4}))
     asked: list[str] = []
@@ -101,8 +103,10 @@ def test_rare_and_all_make_nothing_of_a_task_without_seeds_and_the_others_share_
     assert [*map(dict, chosen.wanted)] == [{"sums": 1}, {"chat": 3, "sums": 3, "dates": 3}, {"calls": 3}]
     assert chosen.without_seeds == {"evolve": ["calls"]}
     assert sorted(asked) == sorted(supervised), "each is read once"
+    target = {**forms[0], "num": 99, "tokens_per_task": 25}
+    assert [*map(dict, choose_tasks(read_recipes([target]), supervised, read).wanted)] == [{"sums": 2, "dates": 1}]
     # Where there is no other task, the reason is said.
-    chosen = choose_tasks(read_recipes([forms[0]]), {"chat": 1000, "calls": 10}, read)
+    chosen = choose_tasks(read_recipes([forms[0]]), {task: supervised[task] for task in ("chat", "calls")}, read)
     assert [*map(dict, chosen.wanted)] == [{"calls": 1}]
     with pytest.raises(UserError, match="no record of the task 'calls' that may be shown.* 4 with tools"):
         seeds_of(recipes[0], "calls", chosen.seeds["calls"], "construct.recipes: few_shot.tasks")

@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from sft.config_section import Name
@@ -93,6 +93,9 @@ class Recipe(BaseModel, ABC):
     """How many records are made, before filters."""
     tasks: Annotated[str | tuple[str, ...], BeforeValidator(_tasks)] = "rare"
     """`rare`, `all`, or names."""
+    tokens_per_task: PositiveInt | None = None
+    """Of `rare`: the supervised tokens that a task is to have; no more records are asked for than it lacks. Empty: an
+    equal share of all says which tasks are rare, and all of `num` is asked for."""
     seeds: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     """The sources whose records are shown. Default: all."""
     teacher: str = ""
@@ -103,6 +106,13 @@ class Recipe(BaseModel, ABC):
     """Tokens are drawn from the most probable ones that together have this probability."""
     max_tokens: PositiveInt = 1024
     """The most tokens of one answer."""
+
+    @model_validator(mode="after")
+    def _only_rare_tasks_have_a_target(self) -> Self:
+        if self.tokens_per_task is not None and (self.tasks != "rare" or self.new_task):
+            problem, way_out = "says how much of `rare` tasks is wanted", "leave it out, or give `tasks: rare`"
+            raise PydanticCustomError("target", f"`tokens_per_task` {problem}", {"way_out": way_out})
+        return self
 
     @property
     def title(self) -> str:
