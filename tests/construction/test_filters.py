@@ -281,6 +281,31 @@ def test_copies(tmp_path: Path) -> None:
     assert len(kept(drafts, {"form": False, "copies": {"similarity_to_existing": None}}, tmp_path, known)) == 4
 
 
+def test_how_near_a_draft_is_to_what_its_teacher_was_shown_is_told_to_those_who_review(tmp_path: Path) -> None:
+    known = seeds("Name seven rivers of Asia.", "How do bees find their way home?", "Why do stars twinkle at night?")
+    asked = "Why do bees dance at night?", "Why do bees dance at home, if they do?"
+
+    def shown(prompt: str, *ids: str, **evidence: Any) -> Draft:
+        one = draft(prompt, "a", **evidence)
+        return replace(one, provenance=replace(one.provenance, seeds=ids, scores={"curation": 1.0}))
+
+    drafts = [
+        shown(asked[0], "seed-0", "seed-2"),
+        shown(asked[1], "seed-0"),
+        shown("What is it?", "seed-0"),
+        shown("Do bees twinkle in the dark?", "long gone"),
+        shown("How do bees find their way, if at all?", "seed-1", wording_of="seed-1"),
+    ]
+    outcomes = kept(drafts, {"form": False, "copies": 0.9}, tmp_path, known)
+    found = [one.provenance.scores for one in outcomes]
+    assert found == [
+        {"curation": 1.0, "similarity": 0.667},
+        {"curation": 1.0, "similarity": 0.0},
+        *[{"curation": 1.0}] * 3,
+    ]
+    assert [one.id for one in outcomes] == [one.id for one in drafts], "a score changes no record"
+
+
 def test_records_are_no_copies_of_each_other_by_the_long_system_text_that_they_share(tmp_path: Path) -> None:
     system = {"role": "system", "content": " ".join(f"rule {i} holds" for i in range(100))}
     known = seeds("How long is the river that flows through Paris?")

@@ -5,7 +5,8 @@
     nearly  MinHash of whole records, `sft.data.near_duplicates`, against seeds and drafts, once all are judged
 
 The first in the order of the scripts stays, of those that all other filters keep. Which words of a prompt are compared,
-`compared_words` says; of one with few words of its own, only an equal one is a copy.
+`compared_words` says; of one with few words of its own, only an equal one is a copy. `similarity` in the scores is the
+ROUGE-L with the nearest seed that the teacher was shown: who reviews sees first what is near.
 """
 
 from typing import Annotated, ClassVar
@@ -34,7 +35,7 @@ class Copies(Filter):
         from sft.construction.filters.copy_judge import CopyLook  # noqa: PLC0415
 
         words = None if self.similarity_to_existing is None else ComparedWords(around.seeds)
-        return CopyLook(words, with_signature=self.near is not None)
+        return CopyLook(words, around.seeds, with_signature=self.near is not None)
 
     def begin(self, around: Surroundings) -> Judge:
         """A judge that remembers what is kept."""

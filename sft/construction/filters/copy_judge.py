@@ -1,5 +1,6 @@
 """Looks for the copies that `sft.construction.filters.copies` drops."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,7 +17,8 @@ from sft.construction.filters.draft_parts import (
 from sft.construction.filters.filter import Judge, Late, Look, Surroundings
 from sft.construction.filters.near_copies import NearCopies
 from sft.construction.offset_table import OffsetTable
-from sft.construction.prompt_pool import PromptPool
+from sft.construction.prompt_pool import PromptPool, common_with
+from sft.construction.recipes.recipe import Seed
 from sft.data.duplicates import RecordHashes, hash_record, minhash
 from sft.draft import Draft
 from sft.schema import Conversation
@@ -27,17 +29,20 @@ class Compared(NamedTuple):
 
     hashed: RecordHashes
     words: list[str]
-    """None where prompts may be alike."""
+    """Empty where prompts may be alike."""
     signature: bytes
     """Empty where records may be nearly equal."""
+    similarity: float | None
+    """ROUGE-L with the nearest seed that its teacher was shown; None where it has none, or is to be like it."""
 
 
 class CopyLook(Look):
     """Sees what drafts are compared by."""
 
-    def __init__(self, words: ComparedWords | None, *, with_signature: bool) -> None:
+    def __init__(self, words: ComparedWords | None, seeds: Sequence[tuple[str, Seed]], *, with_signature: bool) -> None:
         """`words`: None where prompts may be alike."""
         self._words, self._with_signature = words, with_signature
+        self._seeds = {} if words is None else {seed.id: words.of_prompt(seed.prompt, task) for task, seed in seeds}
 
     def see(self, parts: DraftParts) -> Compared | None:
         """None where training could not read it."""
@@ -47,7 +52,14 @@ class CopyLook(Look):
         signature = b""
         if self._with_signature:
             signature = minhash(without_system(_without_passage(parts.conversation, parts.draft))).tobytes()
-        return Compared(parts.hashed, words, signature)
+        similarity = None if _is_to_be_like(parts.draft) else self._similarity(words, parts.draft.provenance.seeds)
+        return Compared(parts.hashed, words, signature, similarity)
+
+    def _similarity(self, words: list[str], seeds: Sequence[str]) -> float | None:
+        in_common = common_with(words)
+        shown = [of_seed for seed in seeds if (of_seed := self._seeds.get(seed))]
+        found = (2 * in_common(of_seed) / (len(words) + len(of_seed)) for of_seed in shown)
+        return round(max(found), 3) if words and shown else None
 
 
 class CopyJudge(Judge):
@@ -71,6 +83,7 @@ class CopyJudge(Judge):
                 self._near.add(minhash(without_system(conversation)).tobytes())
         self._num_kept = 0
         self._may_be_near = bytearray()
+        self._scores: dict[str, float] = {}
 
     def judge(self, draft: Draft, seen: Compared | None) -> str | None:
         """Against seeds, training data, and the drafts that are kept so far.
@@ -78,6 +91,7 @@ class CopyJudge(Judge):
         A draft that answers a seed's own prompt (`prompt_of`), has another wording of it (`wording_of`), or has its
         answer (`answer_of`) is to be like the seed in this.
         """
+        self._scores = {} if seen is None or seen.similarity is None else {"similarity": seen.similarity}
         if seen is None:
             return UNREADABLE
         if text_evidence(draft, "prompt_of"):
@@ -94,6 +108,11 @@ class CopyJudge(Judge):
             if number is not None:
                 return f"its prompt is like that of {self._of(number)} (ROUGE-L)"
         return None
+
+    def scores(self, draft: Draft) -> Mapping[str, float]:
+        """How near it is to what its teacher was shown."""
+        del draft
+        return self._scores
 
     def keep(self, draft: Draft, seen: Compared) -> None:
         """Remember it."""
