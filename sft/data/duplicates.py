@@ -12,11 +12,11 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from datasketch import MinHash
 
 from sft.schema import BoolArray, Conversation, IntArray, JsonObject, Message, TokenizedRecord
 
@@ -77,15 +77,22 @@ def minhash(content: Conversation | TokenizedRecord) -> npt.NDArray[np.uint32]:
         shingles = (shingles + words[i : i + num_shingles]) * _FACTOR
     values = _mixed((shingles >> np.uint64(32)).astype(np.uint32))
     least = np.full(NUM_PERMUTATIONS, np.iinfo(np.uint32).max, dtype=np.uint32)
+    factors, terms = _permutations()
     for start in range(0, num_shingles, _SHINGLES_AT_ONCE):
-        permuted = values[start : start + _SHINGLES_AT_ONCE, None] * _FACTORS
-        permuted += _TERMS
+        permuted = values[start : start + _SHINGLES_AT_ONCE, None] * factors
+        permuted += terms
         np.minimum(least, permuted.min(axis=0), out=least)
     return least
 
 
-# The package's own loop turns arrays into lists and back, which takes longer than all else. This is its `affine32`.
-_FACTORS, _TERMS = MinHash(NUM_PERMUTATIONS, scheme="affine32").permutations
+@cache
+def _permutations() -> npt.NDArray[np.uint32]:
+    """Factors and terms of the package's `affine32`, whose own loop turns arrays into lists and back: that takes longer
+    than all else."""
+    from datasketch import MinHash  # noqa: PLC0415  (a second: scipy; those that train import this module too)
+
+    permutations: npt.NDArray[np.uint32] = MinHash(NUM_PERMUTATIONS, scheme="affine32").permutations
+    return permutations
 
 
 def _mixed(values: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:

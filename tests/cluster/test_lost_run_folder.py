@@ -13,7 +13,7 @@ from tests.cluster.running import SFT, started, wait_for_step
 def test_a_job_whose_run_folder_is_moved_away_ends_in_words(write_config: WriteConfig) -> None:
     config = write_config("moved")
     run = RunFolder(config.with_suffix(""))
-    with started([*SFT, "train", str(config)], subprocess.PIPE) as driver:
+    with started([*SFT, "train", str(config), "cluster.workers=1"], subprocess.PIPE) as driver:
         try:
             wait_for_step(run, attempt=1, step=2, process=driver)
             run.path.rename(run.path.with_name("elsewhere"))

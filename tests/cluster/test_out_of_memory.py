@@ -36,7 +36,8 @@ def test_a_job_whose_node_runs_out_of_memory_goes_on_by_itself(write_config: Wri
     job_bytes = 3 * 1024**3
     threshold = (memory.total - memory.available + job_bytes + HOG_BYTES / 2) / memory.total
     settings = {"RAY_memory_usage_threshold": f"{threshold:.3f}", "RAY_memory_monitor_refresh_ms": "100"}
-    command = [*SFT, "train", str(config), "cluster.max_failures=-1", "stages.words.budget.steps=120"]
+    command = [*SFT, "train", str(config), "cluster.workers=1", "cluster.max_failures=-1"]
+    command += ["stages.words.budget.steps=120"]
     log = tmp_path / "driver.log"
     with log.open("wb") as file:
         variables = {**environment(), **settings}

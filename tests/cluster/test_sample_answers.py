@@ -15,7 +15,8 @@ def test_answers_that_cannot_be_written_do_not_start_the_training_again(write_co
     config = write_config("answers")
     content = yaml.safe_load(config.read_text())
     content["stages"][1]["budget"] = {"steps": 3}
-    config.write_text(yaml.safe_dump({**content, "cluster": {"workers": 1}, "evaluate": {"sample_answers": 1}}))
+    cluster = {"workers": 1, "preflight": False}
+    config.write_text(yaml.safe_dump({**content, "cluster": cluster, "evaluate": {"sample_answers": 1}}))
     run = RunFolder(config.with_suffix(""))
     with started([*SFT, "train", str(config)], subprocess.PIPE) as driver:
         try:

@@ -1,4 +1,4 @@
-"""A driver is suspended while its ranks train on, and a job on another node takes over: never do both train."""
+"""A driver is suspended while its rank trains on, and a job on another node takes over: never do both train."""
 
 import json
 import os
@@ -13,18 +13,19 @@ from tests.cluster.running import SFT, is_alive, pid_of, started, wait_for_step,
 
 
 @pytest.mark.long
-def test_the_ranks_of_a_driver_that_is_suspended_end_when_its_lock_is_anothers(write_config: WriteConfig) -> None:
+def test_the_rank_of_a_driver_that_is_suspended_ends_when_the_lock_is_anothers(write_config: WriteConfig) -> None:
     config = write_config("taken")
     run = RunFolder(config.with_suffix(""))
-    with started([*SFT, "train", str(config), "stages.words.budget.steps=5000"]) as driver:
+    command = [*SFT, "train", str(config), "cluster.workers=1", "stages.words.budget.steps=5000"]
+    with started(command) as driver:
         try:
             wait_for_step(run, attempt=1, step=2, process=driver)
-            ranks = [pid_of(run, 1, rank) for rank in range(2)]
+            rank = pid_of(run, 1, 0)
             os.kill(driver.pid, signal.SIGSTOP)
             # As who takes over a lock that was not renewed for so long.
             other = {**json.loads(run.lock.read_text()), "node": "another", "pid": 7, "nonce": "another"}
             run.lock.write_text(json.dumps(other))
-            wait_until(lambda: not any(map(is_alive, ranks)), 60, "the ranks train on")
+            wait_until(lambda: not is_alive(rank), 60, "the rank trains on")
             (trainer,) = psutil.Process(driver.pid).children()
             wait_until(lambda: trainer.status() == psutil.STATUS_ZOMBIE, 60, "who speaks to Ray is there")
             assert run.latest_attempt() == 1

@@ -86,9 +86,9 @@ def write_config(ray_cluster: RayCluster, tiny_model_dir: Path, small_records: S
     model = shutil.copytree(tiny_model_dir, shared / "model")
     records = SmallRecords(*(Path(shutil.copy(path, shared)) for path in small_records))
 
-    def write(name: str, steps: dict[str, int], workers: int | list[int]) -> RunFolder:
-        # A worker takes all of a node's CPUs.
-        cluster = {"cluster": {"workers": workers, "cpus_per_worker": 2}}
+    def write(name: str, steps: dict[str, int], workers: int | list[int], preflight: bool = False) -> RunFolder:
+        # A worker takes all of a node's CPUs. One test looks at the nodes first, which takes long.
+        cluster = {"cluster": {"workers": workers, "cpus_per_worker": 2, "preflight": preflight}}
         text = yaml.safe_dump(two_stage_job(name, shared, model, records, steps) | cluster)
         ray_cluster.nodes.run(LAPTOP, "bash", "-c", f"cat > {config_of(name)}", stdin=text)
         return RunFolder(shared / name)

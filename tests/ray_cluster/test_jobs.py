@@ -19,7 +19,7 @@ END_SECONDS = 250
 def test_the_laptop_goes_away_and_the_job_ends_as_if_it_were_there(
     ray_cluster: RayCluster, write_config: WriteConfig, tmp_path: Path
 ) -> None:
-    run = write_config("alone", {"broad": 4, "words": 60}, workers=2)
+    run = write_config("alone", {"broad": 4, "words": 60}, workers=2, preflight=True)
     submit = ["submit", "ray", config_of("alone"), "--address", ray_cluster.dashboard]
     # Only who has the token can submit, and the dashboard has one address. What is bound to all, as *, wants the token.
     assert "Authentication required" in ray_cluster.sft(LAPTOP, *submit, code=2, RAY_AUTH_MODE="disabled")

@@ -26,7 +26,8 @@ print(json.dumps([node["Resources"] for node in ray.nodes()]))
 
 def test_a_job_trains_on_two_nodes_and_leaves_a_model_and_nothing_else(lab: Lab, write_config: WriteConfig) -> None:
     # Long enough to be looked at. What `setup` sets may neither reach the rest of the script nor show the token.
-    config = write_config("plain", {"broad": 4, "words": 150}, slurm={"setup": "set -euxo pipefail"})
+    shell = {"setup": "set -euxo pipefail"}
+    config = write_config("plain", {"broad": 4, "words": 150}, slurm=shell, cluster={"preflight": True})
     run = run_of(config)
     (job_id,) = submitted(lab, config, "slurm.options=['--gpus-per-node=1', '--export=NONE']")
     wait_for_attempt(run, 1)

@@ -94,7 +94,7 @@ def test_told_to_go_while_its_driver_is_started_a_job_is_queued_again(lab: Lab, 
 def test_a_stop_file_that_is_made_while_the_job_starts_counts(
     lab: Lab, write_config: WriteConfig, hurried: tuple[Path, str]
 ) -> None:
-    config = write_config("stopped_early", {"broad": 4, "words": 2000}, cluster={"workers": 1})
+    config = write_config("stopped_early", {"broad": 4, "words": 2000}, cluster={"workers": 1, "preflight": True})
     run = run_of(config)
     (job_id,) = submitted(lab, config)
     wait_until(lambda: "attempt 1, on" in log_so_far(run), 60, "the job does not start")
