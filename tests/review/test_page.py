@@ -85,6 +85,9 @@ def test_the_whole_way_by_keyboard(chromium: Browser, tmp_path: Path) -> None:
         chromium.wait_for("#status", "Accepted, saved. 5 of 7")
 
         chromium.press("/")
+        chromium.type("QUESTION 2")
+        chromium.wait_for("#found", "question 2")
+        chromium.press("Escape", "/")
         chromium.type("QUESTION 3")
         chromium.wait_for("#found", "question 3")
         chromium.press("Enter")
