@@ -72,8 +72,8 @@ def wanted_counts(
     """
     there = {task: of.num_tokens for task, of in supervised.items() if of.num_tokens}
     if tasks == "rare" and tokens_per_task is not None:
-        lacking = {task: supervised[task].num_lacking(tokens_per_task) for task in there}
-        missing = {task: count for task, count in lacking.items() if count}
+        numbers = {task: supervised[task].num_lacking(tokens_per_task) for task in there}
+        missing = {task: number for task, number in numbers.items() if number}
         if not missing:
             raise UserError(
                 f"{field}: rare: every task has {tokens_per_task:,} supervised tokens or more. Give a larger "
