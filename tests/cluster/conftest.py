@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 from tests.conftest import SmallRecords
 from tests.jobs import two_stage_job
 
-NUM_STEPS = {"broad": 4, "words": 50}
+NUM_STEPS = {"broad": 4, "words": 64}
 
 # That a node is lost is noticed sooner than by default, but later than that a process on it does not answer.
 _QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 8}
