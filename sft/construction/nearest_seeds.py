@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sft.construction.prompt_pool import common_with
+from sft.construction.prompt_pool import rouge_l_with
 from sft.construction.shown_draft import ShownDraft
 
 MOST_DRAFTS = 500
@@ -42,13 +42,13 @@ def nearest_seeds(drafts: Sequence[ShownDraft], seeds: Sequence[ShownDraft]) -> 
 
 def _nearest(draft: ShownDraft, seeds: Sequence[ShownDraft]) -> Neighbour | None:
     best: Neighbour | None = None
-    in_common = common_with(draft.compared)
+    likeness = rouge_l_with(draft.compared)
     for seed in seeds:
-        num_words = len(draft.compared) + len(seed.compared)
         # No longer than the shorter of both: most seeds need no comparison.
-        most = 2 * min(len(draft.compared), len(seed.compared)) / num_words
+        lengths = len(draft.compared), len(seed.compared)
+        most = 2 * min(lengths) / sum(lengths)
         if best is None or most > best.similarity:
-            similarity = 2 * in_common(seed.compared) / num_words
+            similarity = likeness(seed.compared)
             if best is None or similarity > best.similarity:
                 best = Neighbour(similarity, draft, seed)
     return best

@@ -140,13 +140,13 @@ class PromptPool:
 
 def common_length(one: Sequence[Hashable], other: Sequence[Hashable]) -> int:
     """The length of the longest common subsequence: one operation on long integers for each word (Hyyrö 2004)."""
-    return common_with(one)(other)
+    return _common(len(one), _places(one), other)
 
 
-def common_with(one: Sequence[Hashable]) -> Callable[[Sequence[Hashable]], int]:
-    """The same with many others."""
+def rouge_l_with(one: Sequence[Hashable]) -> Callable[[Sequence[Hashable]], float]:
+    """ROUGE-L of one text with many others, which have words: 0 to 1."""
     num, places = len(one), _places(one)
-    return lambda other: _common(num, places, other)
+    return lambda other: 2 * _common(num, places, other) / (num + len(other))
 
 
 def _places(words: Iterable[Hashable]) -> dict[Hashable, int]:

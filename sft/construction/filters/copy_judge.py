@@ -17,7 +17,7 @@ from sft.construction.filters.draft_parts import (
 from sft.construction.filters.filter import Judge, Late, Look, Surroundings
 from sft.construction.filters.near_copies import NearCopies
 from sft.construction.offset_table import OffsetTable
-from sft.construction.prompt_pool import PromptPool, common_with
+from sft.construction.prompt_pool import PromptPool, rouge_l_with
 from sft.construction.recipes.recipe import Seed
 from sft.data.duplicates import RecordHashes, hash_record, minhash
 from sft.draft import Draft
@@ -56,10 +56,9 @@ class CopyLook(Look):
         return Compared(parts.hashed, words, signature, similarity)
 
     def _similarity(self, words: list[str], seeds: Sequence[str]) -> float | None:
-        in_common = common_with(words)
-        shown = [of_seed for seed in seeds if (of_seed := self._seeds.get(seed))]
-        found = (2 * in_common(of_seed) / (len(words) + len(of_seed)) for of_seed in shown)
-        return round(max(found), 3) if words and shown else None
+        likeness = rouge_l_with(words)
+        found = [likeness(shown) for seed in seeds if (shown := self._seeds.get(seed))]
+        return round(max(found), 3) if words and found else None
 
 
 class CopyJudge(Judge):
