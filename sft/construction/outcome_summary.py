@@ -66,18 +66,24 @@ class VersionFacts:
 class RecipeFacts:
     """How a recipe made its drafts, kept and dropped ones."""
 
-    num_made: int = 0
-    num_kept: int = 0
     num_requests: int = 0
     num_tokens: int = 0
     cost: float = 0.0
     has_cost: bool = False
     versions: dict[Version, VersionFacts] = field(default_factory=dict)
 
+    @property
+    def num_made(self) -> int:
+        """Of all versions."""
+        return sum(facts.num_made for facts in self.versions.values())
+
+    @property
+    def num_kept(self) -> int:
+        """Of all versions."""
+        return sum(facts.num_kept for facts in self.versions.values())
+
     def add(self, of: Provenance, *, is_kept: bool) -> None:
         """Count a draft."""
-        self.num_made += 1
-        self.num_kept += is_kept
         self.num_requests += len(of.requests)
         self.num_tokens += of.num_tokens
         if of.cost is not None:
