@@ -79,7 +79,7 @@ def test_killed_at_any_token_it_goes_on_with_the_answers_that_are_there(job: Job
 
 @pytest.mark.long
 def test_an_evaluation_may_take_long_while_it_makes_progress_and_one_that_hangs_is_ended(job: Job) -> None:
-    timeout, pause, stops_at = 6.0, 0.4, 46
+    timeout, pause, stops_at = 15.0, 0.5, 46  # seconds: a busy machine stands still for nine
     run = job.prepare("slow")
     content = {**job.content, "run": {"name": "slow", "dir": str(run.path)}}
 
@@ -94,7 +94,7 @@ def test_an_evaluation_may_take_long_while_it_makes_progress_and_one_that_hangs_
     assert "evaluate" in hung.facts["where"]
     assert "no sign of life from rank 1" in hung.text
     seconds = hung.time - min(event.time for event in read_events(run.attempt(1)))
-    assert seconds > stops_at * pause > 3 * timeout, "it was left alone for as long as it went on"
+    assert seconds > stops_at * pause > 1.5 * timeout, "it was left alone for as long as it went on"
     assert set(start(2, 0.0, 120.0, None)) == {DONE}
 
 
