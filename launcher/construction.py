@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -114,20 +114,27 @@ def _draft_losses(
     folder: ConstructionFolder,
     pipeline: RecordPipeline,
     connect: Callable[[], bool],
-) -> DraftLosses | None:
-    """What measures drafts by the model that is trained, if a filter asks for it."""
-    if not any(isinstance(given, Difficulty) for given in read_filters(section.filters)):
-        return None
+) -> Sequence[DraftLosses]:
+    """What measures drafts by the model that is trained, and by the one after it, if a filter asks for it."""
+    given = next((one for one in read_filters(section.filters) if isinstance(one, Difficulty)), None)
+    if given is None:
+        return ()
     from launcher.cluster.loss_replicas import measured_losses  # noqa: PLC0415  (torch, which takes seconds)
     from sft.construction.local_model import sample_of  # noqa: PLC0415  (torch)
+    from sft.training.whole_evaluation import models_of  # noqa: PLC0415  (torch)
 
-    model = job.sft.model
-    name = losses_name(job.sft.data, model, pipeline.fingerprint, sample_of(model.path))
+    def of_model(path: str) -> DraftLosses:
+        def measure(groups: Groups) -> Iterator[tuple[list[tuple[str, int]], Floats]]:
+            return measured_losses(job.cluster, connect, laid_out(job.sft, path), groups)
 
-    def measure(groups: Groups) -> Iterator[tuple[list[tuple[str, int]], Floats]]:
-        return measured_losses(job.cluster, connect, laid_out(job.sft, model.path), groups)
+        name = losses_name(job.sft.data, job.sft.model, pipeline.fingerprint, sample_of(path))
+        return DraftLosses(folder.log.with_name(name), pipeline, measure)
 
-    return DraftLosses(folder.log.with_name(name), pipeline, measure)
+    try:
+        after = [] if given.after is None else models_of(job.sft, [given.after])
+    except UserError as error:
+        raise UserError(f"construct.filters.difficulty.after: {error}") from None
+    return [of_model(path) for path in (job.sft.model.path, *(model.path for model in after))]
 
 
 def _local_teachers(

@@ -78,7 +78,7 @@ def absolute_paths(config: SftConfig) -> SftConfig:
     found, problems = {}, []
     for named in named_paths(config):
         try:
-            found[named.keys] = _absolute(named.path, named.mark.hub)
+            found[named.keys] = absolute_path(named.path, named.mark.hub)
         except UserError as error:
             problems.append(f"{named.field}: {error}")
     if problems:
@@ -86,7 +86,12 @@ def absolute_paths(config: SftConfig) -> SftConfig:
     return with_paths(config, found)
 
 
-def _absolute(path: str, kind: HubKind | None) -> str:
+def absolute_path(path: str, kind: HubKind | None) -> str:
+    """The absolute path, or the id or URL as it stands; `kind` is what an id may name.
+
+    Raises:
+        UserError: a variable is not set, or a mistyped path looks like an id.
+    """
     if "://" in path:
         return path
     if kind is None or not _looks_like_id(path, kind):

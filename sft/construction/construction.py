@@ -4,7 +4,7 @@ SftConfig, ConstructConfig, TokenStore ──plan_work──▶ Work ──const
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,7 @@ def construct_all(
     patience: Patience | None = None,
     around: Surroundings | None = None,
     local: Mapping[int, Teacher] | None = None,
-    losses: DraftLosses | None = None,
+    losses: Sequence[DraftLosses] = (),
 ) -> Constructed:
     """Ask for what the log lacks, and write the folder; whoever calls this holds its lock.
 
@@ -156,7 +156,7 @@ def construct_all(
         patience: of the clients; the `at_once` of a teacher counts before it.
         around: what filters compare with. Default: the seeds.
         local: the teachers that are not served, by number.
-        losses: measures drafts, for the filter `difficulty`.
+        losses: measure drafts, for the filter `difficulty` (see `Surroundings.losses`).
 
     Raises:
         UserError: no teacher can be asked at all, the folder cannot be written, or a model cannot be loaded.
@@ -177,15 +177,21 @@ def construct_all(
         grading = None if judge is None else Grading(judge, asking, judge_of(judge, construct.teachers))
         replaying = Replaying(work, asking, served, tell)
 
-        def prepare(dear: Filter, drafts: Iterable[Draft], num: int) -> None:
-            if isinstance(dear, Difficulty) and losses is not None:
-                losses.measure(drafts, lambda num_done: tell(Progress(MEASURING, num_done, num, spending)))
+        def prepare(dear: Filter, drafts: Callable[[], Iterator[Draft]], num: int) -> None:
+            if isinstance(dear, Difficulty):
+                for i, of_model in enumerate(losses):
+                    of_model.measure(
+                        drafts(),
+                        lambda num_done, before=i * num: tell(
+                            Progress(MEASURING, before + num_done, len(losses) * num, spending)
+                        ),
+                    )
             elif isinstance(dear, Graded) and grading is not None:
-                replaying.ask_for_grades(grading.course(drafts), num)
+                replaying.ask_for_grades(grading.course(drafts()), num)
 
         around = replace(
             around,
-            losses=None if losses is None else losses.scores,
+            losses=[of_model.scores for of_model in losses],
             grade=None if grading is None else grading.grade,
             prepare=prepare,
         )

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock
 
+from sft.absolute_paths import absolute_path
 from sft.answer_files import answers_of
 from sft.answering.asking import Ask
 from sft.answering.whole_model import WholeModel
@@ -227,7 +228,7 @@ def named_models(config: SftConfig, wanted: Sequence[str]) -> list[WholeModelPat
     """The models that are named: `base`, a stage of the run, or a folder or Hub id; by default base and the last stage.
 
     Raises:
-        UserError: a stage has no model yet.
+        UserError: a stage has no model yet, or a path is mistyped.
     """
     run = RunFolder(config.run.dir)
     names = [stage.name for stage in config.stages]
@@ -239,9 +240,9 @@ def named_models(config: SftConfig, wanted: Sequence[str]) -> list[WholeModelPat
         elif name in names:
             if name not in finished:
                 there = f"Finished are {', '.join(finished)}." if finished else "No stage is finished."
-                raise UserError(f"--model {name}: this stage of {run.path} has no model yet. {there}")
+                raise UserError(f"{name}: this stage of {run.path} has no model yet. {there}")
             index = names.index(name)
             models.append(WholeModelPath(name, str(run.stage(index, name).model), index))
         else:
-            models.append(WholeModelPath("/".join(Path(name).parts[-2:]), name))
+            models.append(WholeModelPath("/".join(Path(name).parts[-2:]), absolute_path(name, "model")))
     return models

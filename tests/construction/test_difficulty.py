@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +36,8 @@ from tests.construction.teaching import lines_of
 def content(small_records: SmallRecords, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("difficulty")
     made = job_of(make_talking_model(folder / "model"), small_records, folder)
-    made["construct"]["filters"] = {"form": False, "copies": False, "difficulty": {"max_ifd": 1000}}
+    after = str(make_talking_model(folder / "after", seed=1))
+    made["construct"]["filters"] = {"form": False, "copies": False, "difficulty": {"max_ifd": 1000, "after": after}}
     made["data"]["task_tag"] = {"dropout": 0.0}
     return made
 
@@ -54,9 +57,9 @@ def test_each_draft_is_measured_once_and_other_bounds_measure_nothing(
     records, dropped = construct(content)
     assert not [line for line in dropped if line["dropped"]["filter"] == "difficulty"]
     ifds = sorted(line["provenance"]["scores"]["ifd"] for line in records)
-    (file,) = Path(content["construct"]["out"]).glob("log/losses-*.jsonl")
-    before = file.read_bytes()
-    assert len({line["id"] for line in lines_of(file)}) == len({line["id"] for line in records})
+    files = [*Path(content["construct"]["out"]).glob("log/losses-*.jsonl")]
+    before = [file.read_bytes() for file in files]
+    assert [len({line["id"] for line in lines_of(file)}) for file in files] == [len({line["id"] for line in records})] * 2
     # As `sft score` measures them where they are trained.
     source: dict[str, Any] = {
         "name": "made",
@@ -68,29 +71,34 @@ def test_each_draft_is_measured_once_and_other_bounds_measure_nothing(
     plain = {**{k: v for k, v in content.items() if k != "construct"}, "data": data}
     plain["run"] = {**content["run"], "dir": str(tmp_path / "run")}
     (tmp_path / "plain.yaml").write_text(json.dumps(plain))
-    assert main(["score", str(tmp_path / "plain.yaml"), "--out", str(tmp_path / "out.jsonl")]) == 0
-    scored = {line["line"]: line["models"]["base"] for line in lines_of(tmp_path / "out.jsonl")}
+    after = content["construct"]["filters"]["difficulty"]["after"]
+    score = ["score", str(tmp_path / "plain.yaml"), "--out", str(tmp_path / "out.jsonl")]
+    assert main([*score, "--model", "base", "--model", after]) == 0
+    scored = {line["line"]: [*line["models"].values()] for line in lines_of(tmp_path / "out.jsonl")}
     assert len(scored) > len(records) / 2
-    for number, losses in scored.items():
-        ours = records[number - 1]["provenance"]["scores"]
-        assert {name: ours[name] for name in ("loss", "ifd")} == pytest.approx(
-            {name: losses[name] for name in ("loss", "ifd")}, rel=1e-3
-        )
+    for number, (losses, losses_after) in scored.items():
+        expected = {"loss": losses["loss"], "ifd": losses["ifd"], "gain": losses["loss"] - losses_after["loss"]}
+        assert records[number - 1]["provenance"]["scores"] == pytest.approx(expected, rel=1e-3, abs=1e-3)
     bound = ifds[len(ifds) // 2]
     capsys.readouterr()
-    kept, dropped = construct(content, f"construct.filters={{form: false, copies: false, difficulty: {bound}}}")
-    assert file.read_bytes() == before
+    bounds = f"{{max_ifd: {bound}, after: '{after}', min_gain: 0}}"
+    kept, dropped = construct(content, f"construct.filters={{form: false, copies: false, difficulty: {bounds}}}")
+    assert [file.read_bytes() for file in files] == before
     assert max(line["provenance"]["scores"]["ifd"] for line in kept) <= bound
-    told = [line["dropped"]["reason"] for line in dropped if line["dropped"]["filter"] == "difficulty"]
-    assert told == [f"its IFD is above {bound:g}"] * len(told)
-    assert len(told) == sum(ifd > bound for ifd in ifds) > 0
+    assert min(line["provenance"]["scores"]["gain"] for line in kept) >= 0
+    told = Counter(line["dropped"]["reason"] for line in dropped if line["dropped"]["filter"] == "difficulty")
+    gains = [line["provenance"]["scores"]["gain"] for line in records if line["provenance"]["scores"]["ifd"] <= bound]
+    assert told == {f"its IFD is above {bound:g}": sum(ifd > bound for ifd in ifds)} | {
+        "its gain is below 0": sum(gain < 0 for gain in gains)
+    }
+    assert min(told.values()) > 0
 
 
 def test_what_was_not_measured_is_not_kept_and_no_error(tmp_path: Path) -> None:
     losses = DraftLosses(tmp_path / "losses.jsonl", cast(RecordPipeline, None), lambda groups: iter(()))
     one = draft("Say it.", "It.")
     given = read_filters({"form": False, "copies": False, "difficulty": True})
-    with filtering(given, Surroundings(tmp_path, losses=losses.scores)) as passing:
+    with filtering(given, Surroundings(tmp_path, losses=[losses.scores])) as passing:
         (ended,) = passing.outcomes([Ended(ScriptName("few_shot", one.task, 0), one)])
     assert ended.outcome == Dropped(one, "difficulty", "its loss is not measured yet", is_final=False)
 
@@ -136,9 +144,29 @@ def test_a_loss_that_is_no_number_is_measured_once_and_its_draft_is_kept(tmp_pat
         asked = list[int]()
         losses = _measured(tmp_path, [one], loss, asked)
         assert len(asked) == 1 - len(asked_before)
-        with filtering(given, Surroundings(tmp_path, losses=losses.scores)) as passing:
+        with filtering(given, Surroundings(tmp_path, losses=[losses.scores])) as passing:
             (ended,) = passing.outcomes([Ended(ScriptName("few_shot", one.task, 0), one)])
         assert ended.outcome == one
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [("only", "only: this stage of .* has no model yet"), ("no/model", "no/model")],
+)
+def test_a_model_after_that_is_not_there_is_said_before_anything_is_asked(
+    content: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], after: str, said: str
+) -> None:
+    made = {**content, "construct": {**content["construct"], "out": str(tmp_path / "made")}}
+    path = tmp_path / "config.yaml"
+    path.write_text(json.dumps(made))
+    assert main(["construct", str(path), f"construct.filters.difficulty.after={after}"]) == 2
+    assert re.search(f"construct.filters.difficulty.after: {said}", capsys.readouterr().err)
+    assert not [*(tmp_path / "made").glob("log/*.jsonl")]
+
+
+def test_a_gain_is_one_of_two_models() -> None:
+    with pytest.raises(UserError, match="name it with `after`"):
+        read_filters({"difficulty": {"min_gain": 0.1}})
 
 
 def test_equal_drafts_are_measured_once(tmp_path: Path) -> None:

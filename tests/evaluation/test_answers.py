@@ -167,7 +167,7 @@ def test_questions_are_cases_of_the_check_of_an_export(job: dict[str, Any], run:
 
 def test_what_cannot_be_measured_is_said(job: dict[str, Any], run: RunFolder, tmp_path: Path) -> None:
     config = SftConfig.model_validate({**job, "run": {"name": "new", "dir": str(tmp_path / "new")}})
-    with pytest.raises(UserError, match="--model broad: this stage of .* has no model yet. No stage is finished."):
+    with pytest.raises(UserError, match="broad: this stage of .* has no model yet. No stage is finished."):
         models_of(config, ["broad"])
     other = tmp_path / "other"
     write_tokenizer(other, "gpt2")

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryFile, mkdtemp
@@ -123,11 +124,10 @@ class _Pass:
         return self.num_made - self.dropped.total()
 
     def judge(self, ended: Iterable[Ended], num: int) -> None:
-        """Judge all; where the first filter began the pass, they are read twice, and hold `num` drafts."""
+        """Judge all; where the first filter began the pass, they are read more often, and hold `num` drafts."""
         first = next((given for given, _ in self._judges if given.begins_pass), None)
         if first is not None:
-            drafts = (one.outcome for one in ended if isinstance(one.outcome, Draft))
-            self._around.prepare(first, (draft for draft in drafts if first.concerns(draft)), num)
+            self._around.prepare(first, partial(_concerned, first, ended), num)
         for one, data, seen in looked_at(self._looking, ended):
             self._verdicts.append(0)
             self._told.append(0)
@@ -185,6 +185,12 @@ class _Pass:
     def _number_of(self, name: str, why: str | Failed) -> int:
         reason, is_final = (why.reason, why.is_final) if isinstance(why, Failed) else (why, True)
         return self._whys.setdefault((name, reason, is_final), len(self._whys) + 1)
+
+
+def _concerned(given: Filter, ended: Iterable[Ended]) -> Iterator[Draft]:
+    for one in ended:
+        if isinstance(one.outcome, Draft) and given.concerns(one.outcome):
+            yield one.outcome
 
 
 @contextmanager

@@ -6,7 +6,7 @@ Filter ──begin(Surroundings)──▶ Judge ──judge(Draft, what its look
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -40,12 +40,13 @@ class Surroundings:
     """Reads what is held out; None where nothing is."""
     special_tokens: frozenset[str] = frozenset()
     """The texts of the control tokens of the tokenizer that will read what is kept."""
-    losses: Callable[[Draft], Mapping[str, float] | Failed] | None = None
-    """The losses of the model that is trained, `loss` and `ifd`, or why there are none; None where nobody measures."""
+    losses: Sequence[Callable[[Draft], Mapping[str, float] | Failed]] = ()
+    """The losses `loss` and `ifd` of a draft, or why there are none: for the model that is trained, and for the one that
+    `difficulty.after` names, if it does. None where nobody measures."""
     grade: Callable[[Draft], float | Failed] | None = None
     """The grade that a judging model has given, or why there is none; None where nobody judges."""
-    prepare: "Callable[[Filter, Iterable[Draft], int], None]" = lambda judging, drafts, num: None
-    """Called before the filter that begins a pass judges, with all that come to it, `num` at most, to be measured."""
+    prepare: "Callable[[Filter, Callable[[], Iterator[Draft]], int], None]" = lambda judging, drafts, num: None
+    """Called before the filter that begins a pass judges, with what reads all that come to it, `num` at most."""
 
 
 class Late(NamedTuple):
