@@ -102,8 +102,8 @@ def _say_end(outcome: Outcome, request: TrainerRequest, run: RunFolder, console:
         raise UserError(ended.message)
     if ended.why == "failed":
         return _say_failed(ended.message, run, console)
+    run.stop_file.unlink(missing_ok=True)  # it has been obeyed, or came when all was trained
     if ended.why == "stopped":
-        run.stop_file.unlink(missing_ok=True)  # it has been obeyed
         console.print("Stopped on request, with a checkpoint. The same command goes on.")
         return STOPPED
     return DONE

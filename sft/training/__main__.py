@@ -117,8 +117,8 @@ def _run(config: SftConfig, world: World, hang_timeout_seconds: float) -> int:
         end = run_watched(RunContext(config, workload, attempt, signals), limits)
         if world.is_first:
             post_end(_ALERTS[end], end_of_last_attempt(run).message)
-            if end == "stopped":
-                run.stop_file.unlink(missing_ok=True)  # it has been obeyed
+            if end in ("done", "stopped"):
+                run.stop_file.unlink(missing_ok=True)  # it has been obeyed, or came when all was trained
     if end in ("wrong input", "failed") and world.is_first:
         _say(end_of_last_attempt(run).message)
     return EXIT_CODES[end]

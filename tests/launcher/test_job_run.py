@@ -2,12 +2,16 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from launcher.console import FitConsole
-from launcher.exit_codes import DONE, FAILED
-from launcher.job_run import _say_failed, _show_result
+from launcher.exit_codes import DONE, FAILED, STOPPED
+from launcher.cluster.trainer_process import Outcome, TrainerRequest
+from launcher.job_run import _say_end, _say_failed, _show_result
+from sft.attempt_record import End, Why, write_end
 from sft.run_folder import RunFolder
 
 
@@ -35,3 +39,14 @@ def test_a_report_that_cannot_be_made_is_a_warning_behind_a_finished_training(tm
     assert "report" in warning.lower(), "the warning does not say what cannot be made"
     assert warning.endswith(f"To try again: sft report '{run.path}'")
     assert rest == [f"model   {run.stage(0, 'broad').model}"]
+
+
+@pytest.mark.parametrize(("why", "code"), [("done", DONE), ("stopped", STOPPED)])
+def test_a_stop_is_over_when_it_is_obeyed_and_when_all_was_trained_before(tmp_path: Path, why: Why, code: int) -> None:
+    """Else what follows, such as the report, would be ended by it."""
+    run, request = RunFolder(tmp_path), cast(TrainerRequest, SimpleNamespace(trains=True))
+    run.attempt(1).path.mkdir(parents=True)
+    write_end(run.attempt(1), End(why))
+    run.stop_file.touch()
+    assert _say_end(Outcome("finished"), request, run, FitConsole(file=io.StringIO())) == code
+    assert not run.stop_file.exists()
