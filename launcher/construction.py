@@ -121,6 +121,7 @@ def _draft_losses(
         return ()
     from launcher.cluster.loss_replicas import measured_losses  # noqa: PLC0415  (torch, which takes seconds)
     from sft.construction.local_model import sample_of  # noqa: PLC0415  (torch)
+    from sft.model.loading import check_model  # noqa: PLC0415  (torch)
     from sft.training.whole_evaluation import models_of  # noqa: PLC0415  (torch)
 
     def of_model(path: str) -> DraftLosses:
@@ -130,11 +131,15 @@ def _draft_losses(
         name = losses_name(job.sft.data, job.sft.model, pipeline.fingerprint, sample_of(path))
         return DraftLosses(folder.log.with_name(name), pipeline, measure)
 
-    try:
-        after = [] if given.after is None else models_of(job.sft, [given.after])
-    except UserError as error:
-        raise UserError(f"construct.filters.difficulty.after: {error}") from None
-    return [of_model(path) for path in (job.sft.model.path, *(model.path for model in after))]
+    losses = [of_model(job.sft.model.path)]
+    if given.after is not None:
+        try:
+            (after,) = models_of(job.sft, [given.after])
+            check_model(job.sft.model.model_copy(update={"path": after.path}))
+            losses.append(of_model(after.path))
+        except UserError as error:
+            raise UserError(f"construct.filters.difficulty.after: {error}") from None
+    return losses
 
 
 def _local_teachers(
