@@ -180,12 +180,11 @@ def construct_all(
         def prepare(dear: Filter, drafts: Callable[[], Iterator[Draft]], num: int) -> None:
             if isinstance(dear, Difficulty):
                 for i, of_model in enumerate(losses):
-                    of_model.measure(
-                        drafts(),
-                        lambda num_done, before=i * num: tell(
-                            Progress(MEASURING, before + num_done, len(losses) * num, spending)
-                        ),
-                    )
+
+                    def told(num_done: int, before: int = i * num) -> None:
+                        tell(Progress(MEASURING, before + num_done, len(losses) * num, spending))
+
+                    of_model.measure(drafts(), told)
             elif isinstance(dear, Graded) and grading is not None:
                 replaying.ask_for_grades(grading.course(drafts()), num)
 

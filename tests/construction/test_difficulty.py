@@ -59,7 +59,9 @@ def test_each_draft_is_measured_once_and_other_bounds_measure_nothing(
     ifds = sorted(line["provenance"]["scores"]["ifd"] for line in records)
     files = [*Path(content["construct"]["out"]).glob("log/losses-*.jsonl")]
     before = [file.read_bytes() for file in files]
-    assert [len({line["id"] for line in lines_of(file)}) for file in files] == [len({line["id"] for line in records})] * 2
+    assert [len({line["id"] for line in lines_of(file)}) for file in files] == [
+        len({line["id"] for line in records})
+    ] * 2
     # As `sft score` measures them where they are trained.
     source: dict[str, Any] = {
         "name": "made",

@@ -7,9 +7,9 @@ from typing import cast
 
 import pytest
 
+from launcher.cluster.trainer_process import Outcome, TrainerRequest
 from launcher.console import FitConsole
 from launcher.exit_codes import DONE, FAILED, STOPPED
-from launcher.cluster.trainer_process import Outcome, TrainerRequest
 from launcher.job_run import _say_end, _say_failed, _show_result
 from sft.attempt_record import End, Why, write_end
 from sft.run_folder import RunFolder

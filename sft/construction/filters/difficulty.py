@@ -1,6 +1,7 @@
 """Drops drafts by the base model's own loss: too easy or too hard, or a prompt that does not help with its answer.
 
-With a further model, such as that of a finished stage, also by how much lower the loss is after than before. See `sft.difficulty.example_losses` for the numbers. A high difficulty (IFD) below 1 marks what a model can learn most
+With a further model, such as that of a finished stage, also by how much lower the loss is for it. See
+`sft.difficulty.example_losses` for the numbers. A high difficulty (IFD) below 1 marks what a model can learn most
 from, 1 or more what does not belong together (Li et al. 2023, arXiv 2308.12032).
 """
 
@@ -36,7 +37,7 @@ class Difficulty(Filter):
     after: str | None = None
     """A model that was trained since: a finished stage of this run, or a folder or Hub id with the same tokens."""
     min_gain: float | None = None
-    """By how much lower the mean loss is for `after`, at least: what it learned nothing for is dropped. Default: any."""
+    """The least by which the mean loss is lower for `after`: what it has not helped with is dropped. Default: any."""
     max_gain: float | None = None
     """The most by which it is lower: what it knows by now is dropped. Default: any."""
 
@@ -82,7 +83,8 @@ class _DifficultyJudge(Judge):
             if isinstance(found := losses(draft), Failed):
                 return found
             measured.append(found)
-        numbers = {**measured[0], **{"gain": measured[0]["loss"] - after["loss"] for after in measured[1:]}}
+        before, *after = measured
+        numbers = {**before, "gain": before["loss"] - after[0]["loss"]} if after else before
         self._scores = {name: value for name, value in numbers.items() if math.isfinite(value)}
         for name, title, low, high in self._given.bounds():
             value = self._scores.get(name)

@@ -41,8 +41,8 @@ class Surroundings:
     special_tokens: frozenset[str] = frozenset()
     """The texts of the control tokens of the tokenizer that will read what is kept."""
     losses: Sequence[Callable[[Draft], Mapping[str, float] | Failed]] = ()
-    """The losses `loss` and `ifd` of a draft, or why there are none: for the model that is trained, and for the one that
-    `difficulty.after` names, if it does. None where nobody measures."""
+    """The losses `loss` and `ifd` of a draft, or why there are none: for the model that is trained, then for the one
+    that `difficulty.after` names, if it does. Empty where nobody measures."""
     grade: Callable[[Draft], float | Failed] | None = None
     """The grade that a judging model has given, or why there is none; None where nobody judges."""
     prepare: "Callable[[Filter, Callable[[], Iterator[Draft]], int], None]" = lambda judging, drafts, num: None
