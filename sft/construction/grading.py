@@ -78,12 +78,15 @@ class Grading:
 
 def usual_grading(given: Graded, work: Work) -> tuple[int, Tokens]:
     """The requests, and about the most tokens that grading takes, if all that is wanted comes to the judge."""
-    num, tokens = 0, Tokens()
-    empty = usual_tokens(_request("", given, rubric_text(given.rubric), {}, ""))
+    num, tokens, rubric = 0, Tokens(), rubric_text(given.rubric)
     for part in work.parts:
         if not given.tasks or part.task in given.tasks:
-            prompt = empty.prompt + part.recipe.num_texts * part.recipe.max_tokens
-            num, tokens = num + part.num, tokens + Tokens(part.num * prompt, part.num * empty.reply)
+            # A draft has the system text of a seed.
+            system = max((seed.system for seed in part.seeds), key=len, default="")
+            before = {"messages": [_quoted({"role": "system", "content": system})]}
+            one = usual_tokens(_request("", given, rubric, before, ""))
+            prompt = one.prompt + part.recipe.num_texts * part.recipe.max_tokens
+            num, tokens = num + part.num, tokens + Tokens(part.num * prompt, part.num * one.reply)
     return num, tokens
 
 

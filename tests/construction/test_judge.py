@@ -18,13 +18,16 @@ from sft.construction.filters.chain import filtering
 from sft.construction.filters.filter import Surroundings
 from sft.construction.filters.judge import Graded
 from sft.construction.filters.registry import read_filters
-from sft.construction.grading import Grading
+from sft.construction.grading import Grading, usual_grading
+from sft.construction.prompts import Prompts
+from sft.construction.recipes.recipe import Seed
+from sft.construction.recipes.registry import read_recipes
 from sft.construction.replaying import CONSTRUCTING, GRADING, Progress
 from sft.construction.request_log import open_log
 from sft.construction.script import Dropped, ScriptName
-from sft.construction.spending import Spending
+from sft.construction.spending import Spending, Tokens
 from sft.construction.teacher import ServedTeacher
-from sft.construction.work import Ended
+from sft.construction.work import Ended, Part, Work
 from sft.draft import Draft
 from sft.endpoint.chat import ChatRequest
 from sft.endpoint.client import EndpointClient
@@ -217,3 +220,19 @@ def test_the_judge_sees_tools_and_calls(tmp_path: Path) -> None:
     assert asked.count("</prompt>") == asked_calling.count("</prompt>") == 1
     assert asked_calling.index("<answer>") < asked_calling.index("Rome")
     assert "null" not in asked
+
+
+def test_the_estimate_of_a_judge_has_the_longest_system_text_that_drafts_may_have() -> None:
+    (given,) = (
+        one for one in read_filters({"judge": {"rubric": "Is it right?", "at_least": 3}}) if isinstance(one, Graded)
+    )
+    (recipe,) = read_recipes([{"kind": "few_shot", "num": 30, "tasks": "all"}])
+
+    def estimated(*systems: str) -> tuple[int, Tokens]:
+        seeds = [Seed(str(i), "Say it.", "It.", "by hand", system=text) for i, text in enumerate(systems)]
+        return usual_grading(given, Work([Part(recipe, "words", 30, seeds)], Prompts(), run_seed=3))
+
+    (num, without), (num_after, after) = estimated("", ""), estimated("", "Be brief.", "Be brief. " * 100)
+    assert num == num_after == 30
+    assert after.prompt - without.prompt >= 30 * 200
+    assert after.reply == without.reply
