@@ -101,7 +101,7 @@ def test_what_does_harm_fails_with_its_reason(code, reason):
 def test_what_does_not_end_is_ended(code):
     start = time.monotonic()
     assert run(code, limits=SHORT) == Outcome(False, "did not end within 0.3 seconds")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 20
 
 
 def test_files_of_the_user_and_the_environment_are_not_there(monkeypatch: pytest.MonkeyPatch):
