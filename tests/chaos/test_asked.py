@@ -79,7 +79,7 @@ def test_killed_at_any_token_it_goes_on_with_the_answers_that_are_there(job: Job
 
 @pytest.mark.long
 def test_an_evaluation_may_take_long_while_it_makes_progress_and_one_that_hangs_is_ended(job: Job) -> None:
-    timeout, pause, stops_at = 15.0, 0.5, 46  # seconds: a busy machine stands still for nine
+    timeout, pause, stops_at = 15.0, 0.5, 46  # a busy machine stands still for nine seconds
     run = job.prepare("slow")
     content = {**job.content, "run": {"name": "slow", "dir": str(run.path)}}
 

@@ -165,6 +165,15 @@ def test_questions_are_cases_of_the_check_of_an_export(job: dict[str, Any], run:
         assert case.max_new_tokens == 6
 
 
+def test_a_folder_that_is_named_from_here_is_found_by_workers_elsewhere(
+    job: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(job["model"]["path"])
+    monkeypatch.chdir(path.parent)
+    (model,) = models_of(SftConfig.model_validate(job), [path.name])
+    assert (model.name, model.path) == (path.name, str(path))
+
+
 def test_what_cannot_be_measured_is_said(job: dict[str, Any], run: RunFolder, tmp_path: Path) -> None:
     config = SftConfig.model_validate({**job, "run": {"name": "new", "dir": str(tmp_path / "new")}})
     with pytest.raises(UserError, match="broad: this stage of .* has no model yet. No stage is finished."):
